@@ -1,0 +1,40 @@
+# `make demo` and `make test` do everything on a fresh machine; the rest is for development.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# onnxruntime and onnxruntime-gpu are one module: pick by whether a GPU answers.
+RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check proto clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(STAMP) ## Make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flowseg needs Python 3.11 or later: run 'make PYTHON=/path/to/python3.11 ...'"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[training,$(RUNTIME),dev]'
+	@touch $@
+
+demo: $(STAMP) ## Adapt on the embedded world, export, verify, serve, stream: leaves runs/demo
+	$(PY) -m benchmarks.demo
+
+check: $(STAMP) ## Lint and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/buf lint proto
+
+test: check ## Lint, types and tests
+	$(PY) -m pytest -n 2 --dist worksteal
+
+proto: $(STAMP) ## Write serving/generated from proto/
+	$(PY) -m serving.generate
+
+clean: ## Remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
