@@ -1,0 +1,149 @@
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.data.clip import Clip, FlowClip, LabelledClip
+from training.methods import METHODS
+from training.methods.flow_supervision import quarter_flow
+from training.methods.method import Method, Networks
+from training.models.per_frame import PerFrame
+
+Small = Callable[..., Method[Any]]  # Any: methods of either source
+Train = Callable[[Method[Any], Networks, int], list[dict[str, float]]]
+Snapshot = Callable[[Networks], dict[str, Tensor]]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_short_training_lowers_the_loss_and_leaves_frozen_networks_alone(
+    name: str, small: Small, train: Train, snapshot: Snapshot
+) -> None:
+    method = small(name)
+    assert type(method) is METHODS[name]
+    networks = method.networks(4)
+    trained = set(method.optimizers(networks))
+    before = snapshot(networks)
+    losses = train(method, networks, 12)
+    assert sum(losses[-1].values()) < sum(losses[0].values())
+    changed = {key.split(".")[0] for key, value in snapshot(networks).items() if not torch.equal(value, before[key])}
+    assert changed == trained
+    for network in (network for key, network in networks.items() if key not in trained):
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_parameters_without_optimizer_have_no_gradient_and_stay(
+    name: str, small: Small, train: Train, snapshot: Snapshot
+) -> None:
+    method = small(name)
+    networks = method.networks(4)
+    before = snapshot(networks)
+    train(method, networks, 2)
+    after = snapshot(networks)
+    for network_name, network in networks.items():
+        for key, parameter in network.named_parameters():
+            moved = not torch.equal(after[f"{network_name}.{key}"], before[f"{network_name}.{key}"])
+            assert moved <= parameter.requires_grad
+
+
+@pytest.mark.parametrize("stage", ["one", "two"])
+def test_sfc_without_flow_weight_is_supervision_that_forwards_target_frames(
+    stage: str, small: Small, train: Train, snapshot: Snapshot
+) -> None:
+    states = []
+    for method in (
+        small(f"sfc_stage_{stage}", flow_weight=0.0),
+        small(f"supervised_stage_{stage}", forward_target=True),
+        small(f"supervised_stage_{stage}"),
+    ):
+        torch.manual_seed(1)
+        networks = method.networks(4)
+        (losses,) = train(method, networks, 1)
+        assert set(losses) == {"source"}
+        states.append(snapshot({"segmenter": networks["segmenter"]}))
+    control, with_target, without_target = states
+    assert all(torch.equal(value, with_target[key]) for key, value in control.items())
+    differing = {key.rsplit(".")[-1] for key, value in control.items() if not torch.equal(value, without_target[key])}
+    assert differing == {"running_mean", "running_var", "num_batches_tracked"}
+
+
+@pytest.mark.parametrize("stage", ["one", "two"])
+def test_the_flow_loss_reaches_the_trained_networks_alone(
+    stage: str, small: Small, source: LabelledClip, target: Clip
+) -> None:
+    method = small(f"sfc_stage_{stage}", flow_weight=1.0, softmax_scale=1.0)
+    networks = method.networks(4)
+    method.optimizers(networks)
+    for name in ("teacher_flow", "sfm"):
+        networks[name].requires_grad_(False)
+    (update,) = method.updates(networks, source, target)
+    torch.autograd.backward(update.losses["flow"])
+    segmenter = networks["segmenter"]
+    parts = {name.split(".")[0] for name, each in segmenter.named_parameters() if each.grad is not None}
+    assert parts == ({"segnet"} if stage == "one" else {"merge", "flownet", "net_ref", "net_update"})
+    assert all(bool(each.grad.any()) for each in segmenter.parameters() if each.grad is not None)
+    assert all(each.grad is None for name in ("teacher_flow", "sfm") for each in networks[name].parameters())
+
+
+@pytest.mark.parametrize("name", ["supervised_stage_two", "sfc_stage_two"])
+def test_statistics_of_fixed_backbones_move_unless_frozen(
+    name: str, small: Small, train: Train, snapshot: Snapshot
+) -> None:
+    for freeze_bn in (False, True):
+        method = small(name, freeze_bn=freeze_bn)
+        networks = method.networks(4)
+        before = snapshot(networks)
+        train(method, networks, 1)
+        moved = {key for key, value in snapshot(networks).items() if not torch.equal(value, before[key])}
+        assert any("running_mean" in key for key in moved) is not freeze_bn
+
+
+def test_the_earlier_source_frame_only_moves_statistics(small: Small, source: LabelledClip, target: Clip) -> None:
+    losses, num_forwards = [], []
+    for exact_bn in (True, False):
+        torch.manual_seed(1)
+        method = small("supervised_stage_one", exact_bn=exact_bn)
+        networks = method.networks(4)
+        (update,) = method.updates(networks, source, target)
+        losses.append(update.losses["source"].item())
+        segnet = cast("PerFrame", networks["segmenter"]).segnet
+        num_forwards.append(segnet.get_buffer("bn1.num_batches_tracked").item())
+    assert losses[0] == losses[1]
+    assert num_forwards == [2, 1]
+
+
+def test_sfm_pretraining_skips_clips_without_labels(small: Small, source: LabelledClip, target: Clip) -> None:
+    method = small("sfm_pretraining")
+    unlabelled = LabelledClip(source.frames, torch.full_like(source.labels, -1), torch.full((2, 8, 8), -1))
+    assert list(method.updates(method.networks(4), unlabelled, target)) == []
+
+
+def test_quarter_flow_averages_valid_pixels() -> None:
+    flow = torch.zeros(1, 2, 4, 8)
+    flow[:, 0, :, :4] = 8  # a cell that moves 8 pixels to the left frame's right, half of it hidden
+    flow[:, 0, :2, :4] = 100
+    valid = torch.ones(1, 4, 8, dtype=torch.bool)
+    valid[:, :2, :4] = False
+    quarter, share = quarter_flow(flow, valid)
+    torch.testing.assert_close(quarter, torch.tensor([2.0, 0, 0, 0]).view(1, 2, 1, 2))
+    torch.testing.assert_close(share, torch.tensor([0.5, 1.0]).view(1, 1, 2))
+
+
+def test_hidden_cells_have_no_flow_and_no_weight() -> None:
+    quarter, share = quarter_flow(torch.full((1, 2, 4, 4), 7.0), torch.zeros(1, 4, 4, dtype=torch.bool))
+    assert not quarter.any()
+    assert not share.any()
+
+
+def test_flow_supervision_asks_for_flow_from_the_last_frame_to_the_one_before(
+    small: Small, flow_source: FlowClip, target: Clip
+) -> None:
+    # A network that says nothing moves is wrong by the length of (4, -8) pixels, in quarter-resolution pixels.
+    method = small("flow_supervision")
+    networks = method.networks(4)
+    for parameter in networks["flow_net"].parameters():
+        torch.nn.init.zeros_(parameter)
+    (update,) = method.updates(networks, flow_source, target)
+    assert update.losses["end_point_error"].item() == pytest.approx(5**0.5)

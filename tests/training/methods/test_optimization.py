@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import nn
+
+from training.methods.optimization import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Constant,
+    OptimizerSpec,
+    ParameterGroup,
+    Poly,
+    RepeatedSgd,
+    Schedule,
+    Sgd,
+    WarmUp,
+)
+from training.methods.parameter_groups import freeze_statistics, stage_one_groups, stage_two_groups
+from training.models.accel import AccelConfig
+from training.models.deeplab import DeepLab
+
+
+def _parameter() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+
+
+def test_schedules_by_hand() -> None:
+    assert Constant().factor(7, 10) == 1
+    assert Poly().factor(0, 10) == 1
+    assert Poly(power=2).factor(5, 10) == 0.25
+    assert [WarmUp(warm_up_steps=2).factor(step, 10) for step in range(4)] == [0.1, 0.1, 1, 1]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_start_positive_and_stay_within_one(schedule: type[Schedule]) -> None:
+    factors = [schedule().factor(step, 2000) for step in range(2000)]
+    assert min(factors) > 0
+    assert max(factors) == 1
+
+
+@pytest.mark.parametrize("spec", OPTIMIZERS)
+def test_optimizers_go_downhill_and_multiply_the_rate_of_a_group(spec: type[OptimizerSpec]) -> None:
+    slow, fast = _parameter(), _parameter()
+    optimizer = spec(learning_rate=1e-3).build([ParameterGroup([slow]), ParameterGroup([fast], factor=10)])  # type: ignore[call-arg]  # every listed optimizer has one
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-3, 1e-2])
+    torch.autograd.backward(slow.square().sum() + fast.square().sum())
+    optimizer.step()
+    assert 1 > slow.item() > fast.item()
+
+
+def test_sgd_repeated_once_is_sgd() -> None:
+    once, plain = _parameter(), _parameter()
+    optimizers = RepeatedSgd(0.1).build([ParameterGroup([once])]), Sgd(0.1).build([ParameterGroup([plain])])
+    for _ in range(3):
+        for parameter, optimizer in zip((once, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            torch.autograd.backward(parameter.square().sum())
+            optimizer.step()
+    torch.testing.assert_close(once, plain)
+
+
+def test_repeated_sgd_by_hand() -> None:
+    parameter = _parameter()
+    optimizer = RepeatedSgd(0.1, momentum=0.5, weight_decay=0.0).build([ParameterGroup([parameter], repeats=2)])
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # without a buffer yet: twice 0.1
+    assert parameter.item() == pytest.approx(0.8)
+    optimizer.step()  # buffers 1.5 and 1.75
+    assert parameter.item() == pytest.approx(0.8 - 0.15 - 0.175)
+
+
+def test_stage_one_repeats_tensors_as_the_official_parameter_list_does() -> None:
+    with torch.device("meta"):
+        network = DeepLab("resnet101", 15, auxiliary=True)
+    groups = stage_one_groups(network)
+    backbone = {group.repeats: len(group.parameters) for group in groups if group.factor == 1}
+    assert backbone == {1: 1, 3: 297, 4: 12}
+    assert [(group.factor, group.repeats, len(group.parameters)) for group in groups if group.factor != 1] == [
+        (10.0, 1, 16)
+    ]
+
+
+def test_stage_one_trains_all_but_the_first_batch_norm() -> None:
+    network = DeepLab("resnet10_slim", 4, auxiliary=True)
+    grouped = {id(parameter) for group in stage_one_groups(network) for parameter in group.parameters}
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, parameter in network.named_parameters() if id(parameter) in grouped}
+    assert set(dict(network.named_parameters())) - trained == {"bn1.weight", "bn1.bias"}
+
+
+def test_stage_two_trains_merge_flow_and_classifiers() -> None:
+    accel = AccelConfig(reference="resnet10_slim", update="resnet10_slim").build(4)
+    (group,) = stage_two_groups(accel)
+    trained = {name for name, parameter in accel.named_parameters() if parameter.requires_grad}
+    assert len(group.parameters) == len(trained)
+    assert {name.split(".conv")[0] for name in trained if not name.startswith("flownet.")} == {
+        "merge.weight", "merge.bias", "net_ref.layer6", "net_update.layer6",
+    }  # fmt: skip
+
+
+def test_frozen_statistics_do_not_move_until_training_is_set_again() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).train()
+    freeze_statistics(network)
+    before = network.get_buffer("1.running_mean").clone()
+    network(torch.rand(1, 3, 4, 4))
+    assert torch.equal(network.get_buffer("1.running_mean"), before)
+    assert network[0].training
+    network.train()(torch.rand(1, 3, 4, 4))
+    assert not torch.equal(network.get_buffer("1.running_mean"), before)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.models import SEGMENTERS
+from training.models.accel import Accel, AccelConfig
+from training.models.flownet_s import FlowNetSConfig
+from training.models.per_frame import PerFrameConfig
+from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
+
+SMALL: dict[str, SegmenterConfig] = {
+    "per_frame": PerFrameConfig(backbone="resnet10_slim"),
+    "accel": AccelConfig(reference="resnet18", update="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
+}
+
+
+@pytest.fixture(params=SEGMENTERS)
+def segmenter(request: pytest.FixtureRequest) -> VideoSegmenter:
+    return SMALL[request.param].build(num_classes=5).double().eval()
+
+
+@torch.no_grad()
+def test_scores_have_the_frames_size(segmenter: VideoSegmenter, frames: Tensor) -> None:
+    assert segmenter.num_classes == 5
+    for num_frames in (1, 2, 3):
+        assert segmenter(frames[:, :num_frames]).shape == (2, 5, 32, 32)
+
+
+@torch.no_grad()
+def test_the_state_is_named_and_keeps_its_shape(segmenter: VideoSegmenter, frames: Tensor) -> None:
+    state = segmenter.encode_key(frames[:, 0])
+    propagation = segmenter.propagate(state, frames[:, 0], frames[:, 1])
+    assert len(segmenter.state_names) == len(state)
+    assert [tensor.shape for tensor in propagation.state] == [tensor.shape for tensor in state]
+    assert propagation.propagated_logits.shape == propagation.logits.shape
+    assert propagation.logits.shape[2:] == (32 // segmenter.stride, 32 // segmenter.stride)
+
+
+@torch.no_grad()
+def test_samples_of_a_batch_do_not_meet(segmenter: VideoSegmenter, frames: Tensor) -> None:
+    torch.testing.assert_close(segmenter(frames), torch.cat([segmenter(frames[:1]), segmenter(frames[1:])]))
+
+
+@torch.no_grad()
+def test_folded_segmenters_are_equal(segmenter: VideoSegmenter, frames: Tensor) -> None:
+    torch.testing.assert_close(segmenter.folded()(frames), segmenter(frames), rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_folding_accel_leaves_it_as_it_is_and_keeps_every_output(accel: Accel, frames: Tensor) -> None:
+    before = {name: value.clone() for name, value in accel.state_dict().items()}
+    folded = accel.folded()
+    assert all(torch.equal(value, before[name]) for name, value in accel.state_dict().items())
+    assert not any(isinstance(module, nn.Conv2d) for module in folded.children())
+    key, current = frames[:, 0], frames[:, 1]
+    plain = accel.propagate(accel.encode_key(key), key, current)
+    quick = folded.propagate(folded.encode_key(key), key, current)
+    torch.testing.assert_close(quick.logits, plain.logits, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(quick.propagated_logits, plain.propagated_logits, rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+def test_accel_by_hand(accel: Accel, frames: Tensor) -> None:
+    # With no flow and merge = reference + 2 update, the scores are those of the two networks, enlarged.
+    for parameter in accel.flownet.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.zeros_(accel.merge.get_parameter("bias"))
+    identity = torch.eye(5, dtype=torch.float64)
+    accel.merge.weight.copy_(torch.cat([identity, 2 * identity], dim=1).view(5, 10, 1, 1))
+
+    def enlarge(scores: Tensor, factor: int) -> Tensor:
+        return nn.functional.interpolate(scores, scale_factor=float(factor), mode="bilinear")
+
+    merged = enlarge(accel.net_ref(frames[:, 0]), 2) + 2 * enlarge(accel.net_update(frames[:, 2]), 2)
+    torch.testing.assert_close(accel(frames), enlarge(merged, 4))
+
+
+@torch.no_grad()
+def test_one_frame_is_propagated_onto_itself(accel: Accel, frames: Tensor) -> None:
+    torch.testing.assert_close(accel(frames[:, :1]), accel(frames[:, [0, 0]]))

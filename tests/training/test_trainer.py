@@ -1,0 +1,148 @@
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.data.clip import Clip, LabelledClip
+from training.data.world.dataset import World
+from training.methods.method import Networks, Update
+from training.methods.supervised import SupervisedStageOne
+from training.recipe import Recipe
+from training.run_directory import Run, RunError, load_checkpoint
+from training.trainer import TrainingError, train
+
+Train = Callable[..., Run]
+
+
+def weights(run: Run, checkpoint: str = "last.pt") -> dict[str, Tensor]:
+    state: dict[str, Tensor] = load_checkpoint(run.folder / checkpoint)["networks"]["segmenter"]
+    return state
+
+
+def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def test_a_run_leaves_all_it_takes_to_repeat_it(train_tiny: Train) -> None:
+    run = train_tiny()
+    assert run.is_finished()
+    assert {path.name for path in run.folder.iterdir()} == {
+        "run.json", "metrics.jsonl", "last.pt", "best.pt", "tensorboard",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation/miou" in line] == [2, 4]
+    assert list((run.folder / "tensorboard").iterdir())
+
+
+def test_the_same_recipe_gives_the_same_weights_and_another_seed_does_not(train_tiny: Train) -> None:
+    first = weights(train_tiny("first"))
+    assert not differing(first, weights(train_tiny("second")))
+    assert "segnet.conv1.weight" in differing(first, weights(train_tiny("third", seed=1)))
+
+
+def test_going_on_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(train_tiny("whole"))
+    steps_before_the_crash = 3
+    real_updates = SupervisedStageOne.updates
+
+    def crashing(
+        method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
+    ) -> Iterator[Update]:
+        nonlocal steps_before_the_crash
+        if steps_before_the_crash == 0:
+            raise KeyboardInterrupt
+        steps_before_the_crash -= 1
+        yield from real_updates(method, networks, source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SupervisedStageOne, "updates", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny("halves")
+    assert not differing(whole, weights(train_tiny("halves", resume=True)))
+
+
+def test_an_existing_folder_is_refused_and_left_alone(train_tiny: Train, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").touch()
+    with pytest.raises(RunError, match=r"run exists: choose another --out, or go on with it by --resume"):
+        train_tiny()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file/run cannot be written"):
+        train("tiny", tiny_recipe, tmp_path / "file" / "run", lambda name: pytest.fail(name), torch.device("cpu"))
+
+
+@dataclass(eq=False)
+class Diverging(SupervisedStageOne):
+    """Gives a loss that is not finite."""
+
+    def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
+        parameter = next(networks["segmenter"].parameters())
+        yield Update("segmenter", {"source": parameter.sum() * float("nan")})
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_name_and_leaves_nothing_half_written(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SupervisedStageOne, "updates", Diverging.updates)
+    with pytest.raises(TrainingError, match="loss 'source' of 'segmenter' is nan at step 0"):
+        train("tiny", tiny_recipe, tmp_path / "run", lambda name: pytest.fail(name), torch.device("cpu"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_target_labels_never_reach_a_method(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real_updates = SupervisedStageOne.updates
+
+    def watching(
+        method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
+    ) -> Iterator[Update]:
+        seen.append(type(target))
+        yield from real_updates(method, networks, source, target)
+
+    monkeypatch.setattr(SupervisedStageOne, "updates", watching)
+    recipe = replace(tiny_recipe, steps=1)
+    train("tiny", recipe, tmp_path / "run", lambda name: pytest.fail(name), torch.device("cpu"))
+    assert seen == [Clip]
+
+
+def test_a_run_starts_from_another_runs_weights(train_tiny: Train, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    origin = train_tiny("origin")
+    frozen = replace(tiny_recipe, steps=1, start_from={"segmenter": "origin:segmenter"})
+    assert frozen.prerequisites() == ("origin",)
+    run = train("next", frozen, tmp_path / "next", lambda name: origin, torch.device("cpu"))
+    moved = weights(run)["segnet.conv1.weight"] - weights(origin)["segnet.conv1.weight"]
+    assert 0 < float(moved.abs().max()) < 5e-3  # one step of Adam at 1e-3, not a new initialisation
+
+
+def test_another_architectures_weights_are_refused(train_tiny: Train, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    origin = train_tiny("origin", steps=1)
+    recipe = replace(tiny_recipe, start_from={"segmenter.segnet": "origin:segmenter.segnet.layer1"})
+    with pytest.raises(RunError, match=r"origin:segmenter.segnet.layer1 does not fit DeepLab"):
+        train("next", recipe, tmp_path / "next", lambda name: origin, torch.device("cpu"))
+    recipe = replace(tiny_recipe, start_from={"segmenter.neck": "origin:segmenter"})
+    with pytest.raises(RunError, match=r"this recipe has no network part 'segmenter.neck'"):
+        train("next", recipe, tmp_path / "next", lambda name: origin, torch.device("cpu"))
+    assert not (tmp_path / "next").exists()
+
+
+def test_domains_with_different_classes_are_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    class OtherClasses(World):
+        label_space = replace(World().label_space, name="other")
+
+    with pytest.raises(ValueError, match="choose data sets with one label space"):
+        train(
+            "tiny", replace(tiny_recipe, target=OtherClasses()), tmp_path / "run", lambda name: pytest.fail(name),
+            torch.device("cpu"),
+        )  # fmt: skip

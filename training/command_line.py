@@ -1,0 +1,43 @@
+"""What all commands do at their border: log to stderr, name a device, turn a user's mistake into one sentence."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+
+
+def logging_to_stderr() -> None:
+    """Shows what a user waits for, and warnings."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, rich_tracebacks=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a user names; "auto" is a GPU when there is one.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {name!r}: use cpu, cuda, cuda:1, ...") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"no GPU answers, so {name!r} cannot be used: use --device cpu")
+    return device
+
+
+@contextlib.contextmanager
+def user_errors_exit_with_2(*errors: type[Exception]) -> Iterator[None]:
+    """Prints the message of these errors as one line on stderr and exits with status 2."""
+    try:
+        yield
+    except errors as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None

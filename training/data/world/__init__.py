@@ -1,0 +1,6 @@
+"""A procedural street seen from a moving car: rendered in milliseconds, with exact labels and flow."""
+
+from training.data.world.looks import LOOKS, Look
+from training.data.world.render import RenderedClip, render_clip
+
+__all__ = ["LOOKS", "Look", "RenderedClip", "render_clip"]

@@ -1,0 +1,19 @@
+"""Networks: video segmenters and the flow networks inside them, by name."""
+
+from training.models.accel import AccelConfig
+from training.models.deeplab import BACKBONES
+from training.models.flownet_s import FlowNetSConfig
+from training.models.optical_flow import FlowNetConfig
+from training.models.per_frame import PerFrameConfig
+from training.models.video_segmenter import SegmenterConfig
+
+__all__ = ["BACKBONES", "FLOW_NETS", "SEGMENTERS", "FlowNetConfig", "SegmenterConfig"]
+
+SEGMENTERS: dict[str, type[SegmenterConfig]] = {
+    "per_frame": PerFrameConfig,
+    "accel": AccelConfig,
+}
+
+FLOW_NETS: dict[str, type[FlowNetConfig]] = {
+    "flownet_s": FlowNetSConfig,
+}

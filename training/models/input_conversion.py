@@ -1,0 +1,16 @@
+"""From frames (RGB in 0..1) to what the released networks were trained on: BGR images of two scales."""
+
+import torch
+from torch import Tensor
+
+
+def segmentation_input(frame: Tensor) -> Tensor:
+    """Input of the segmentation networks: (B, 3, H, W), BGR in 0..255 minus the ImageNet mean, not divided."""
+    red, green, blue = (255 * frame).chunk(3, dim=1)
+    return torch.cat([blue - 104.00698793, green - 116.66876762, red - 122.67891434], dim=1)
+
+
+def flow_input(frame: Tensor) -> Tensor:
+    """Input of the flow networks: (B, 3, H, W), BGR in 0..1, no mean."""
+    red, green, blue = frame.chunk(3, dim=1)
+    return torch.cat([blue, green, red], dim=1)

@@ -1,0 +1,35 @@
+"""The seam of all flow networks: two frames in, the motion between them out."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+class FlowNet(nn.Module):
+    """Estimates where each pixel of the current frame was in the previous one.
+
+    The same networks serve as segmentation-to-flow modules, on frames multiplied with class probabilities.
+    """
+
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        """Flow from `current` to `previous`, both (B, 3, H, W), RGB in 0..1.
+
+        Returns:
+            (B, 2, ceil(H / 4), ceil(W / 4)), (x, y) in pixels of that quarter resolution.
+        """
+        raise NotImplementedError
+
+    # nn.Module's call is untyped: state once what a flow network returns.
+    def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+        """`forward`, with hooks."""
+        flow: Tensor = super().__call__(current, previous)
+        return flow
+
+
+@dataclass(frozen=True)
+class FlowNetConfig:
+    """Which flow network, and how large."""
+
+    def build(self) -> FlowNet:
+        """A newly initialised network."""
+        raise NotImplementedError

@@ -1,0 +1,74 @@
+"""The seam of all models: a video segmenter is an expensive function of key frames and a cheap one of every frame."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from training.models.upsampling import upsample
+
+KeyState = tuple[Tensor, ...]  # what one stream carries from frame to frame: maps of (B, *, h, w), float32
+
+
+class Propagation(NamedTuple):
+    """What `propagate` makes of one frame."""
+
+    logits: Tensor  # (B, C, H / stride, W / stride), class scores
+    state: KeyState  # the state after this frame
+    propagated_logits: Tensor  # like `logits`, their part that came along the flow: tells how stale the state is
+
+
+class VideoSegmenter(nn.Module):
+    """Segments frame after frame of a video: reads the past through `KeyState` only.
+
+    Frames are (B, 3, H, W) float32, RGB in 0..1, H and W multiples of 8; a model converts them to what its networks
+    take. Subclasses define `encode_key` and `propagate`; training, evaluation, export and serving speak in these two.
+    """
+
+    num_classes: int
+    stride: int  # pixels of the frame per pixel of `Propagation.logits`
+    state_names: tuple[str, ...]  # a name for each tensor of the state; empty for per-frame networks
+
+    def encode_key(self, frame: Tensor) -> KeyState:
+        """The state that a key frame leaves for the frames after it: the expensive reference branch."""
+        raise NotImplementedError
+
+    def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
+        """Segments `frame` from the state left at `previous`, the frame right before it: the cheap branch."""
+        raise NotImplementedError
+
+    def upsample(self, logits: Tensor) -> Tensor:
+        """Scores at the frame's resolution (B, C, H, W) from those of `propagate`."""
+        return upsample(logits, self.stride)
+
+    def folded(self) -> "VideoSegmenter":
+        """An equal segmenter for inference, with linear layers merged where that is exact."""
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Scores (B, C, H, W) of the last of T >= 1 frames (B, T, 3, H, W); the first one is the key frame.
+
+        With T = 1 the frame is propagated onto itself, as a stream does with its first frame.
+        """
+        first = frames[:, 0]
+        state = self.encode_key(first)
+        previous = first
+        for frame in (frames[:, 1:] if frames.shape[1] > 1 else frames).unbind(1):
+            propagation = self.propagate(state, previous, frame)
+            state, previous = propagation.state, frame
+        return self.upsample(propagation.logits)
+
+    # nn.Module's call is untyped: state once what a segmenter returns.
+    def __call__(self, frames: Tensor) -> Tensor:
+        """`forward`, with hooks."""
+        scores: Tensor = super().__call__(frames)
+        return scores
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Which segmenter, on which backbones."""
+
+    def build(self, num_classes: int) -> VideoSegmenter:
+        """A newly initialised segmenter."""
+        raise NotImplementedError

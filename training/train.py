@@ -1,0 +1,65 @@
+"""Trains a recipe: python -m training.train RECIPE [--out DIR] [--field value ...].
+
+Runs that the recipe starts from are looked for beside its own folder, and trained there first if they are missing.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.recipe import Recipe
+from training.recipes import RECIPES
+from training.run_directory import Run, RunError, read_run
+from training.trainer import TrainingError, train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of `training.train`."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    out: Path  # run directory to write; runs it starts from lie beside it
+    resume: bool = False  # go on from the last checkpoint in --out
+    device: str = "auto"  # "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU when there is one
+
+
+def train_with_prerequisites(name: str, recipe: Recipe, folder: Path, device_name: str, resume: bool = False) -> Run:
+    """Trains a recipe, and before it whatever it starts from that is not trained yet, into sibling folders."""
+
+    def find_run(needed: str) -> Run:
+        sibling = folder.parent / needed
+        if sibling.exists():
+            run = read_run(sibling)
+            if run.is_finished():
+                return run
+        if needed not in RECIPES:
+            raise RunError(f"{name} starts from {sibling}, which is no finished run, and no recipe has that name")
+        logger.info("%s starts from %s: training that first", name, needed)
+        return train_with_prerequisites(needed, RECIPES[needed].recipe, sibling, device_name, resume=sibling.exists())
+
+    return train(name, recipe, folder, find_run, choose_device(device_name), resume)
+
+
+def main() -> None:
+    """Runs the command line."""
+    logging_to_stderr()
+    commands = {
+        name: (described.description, Training(described.recipe, Path("runs") / name))
+        for name, described in RECIPES.items()
+    }
+    name = next((argument for argument in sys.argv[1:] if argument in RECIPES), "")
+    options = tyro.extras.overridable_config_cli(commands, prog="python -m training.train", description=__doc__)
+    with user_errors_exit_with_2(RunError, TrainingError, ValueError):
+        run = train_with_prerequisites(name, options.recipe, options.out, options.device, options.resume)
+        logger.info("finished: %s", run.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The loop: performs the optimizer steps a method asks for. It knows no method.
+
+One iteration draws a source and a target batch, sets the learning rates, and resumes the method's generator until it is
+exhausted; after each yielded `Update` the named network takes one optimizer step.
+"""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from training.data.augmentation import Augmented
+from training.data.clip import Clip
+from training.data.loader import batches
+from training.data.unlabelled import Unlabelled
+from training.methods.method import Method, Networks, Update
+from training.recipe import Recipe
+from training.run_directory import (
+    Run,
+    RunError,
+    load_checkpoint,
+    read_run,
+    save_checkpoint,
+    start_weights,
+    write_run_file,
+)
+
+logger = logging.getLogger(__name__)
+LOG_EVERY = 20  # iterations between logged losses
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on. The message is one sentence; the last checkpoint is good."""
+
+
+@dataclass
+class State:
+    """All that changes while training."""
+
+    networks: Networks
+    optimizers: dict[str, Optimizer]
+    step: int  # iterations done
+    best_score: float  # of the best validation so far
+
+    def checkpoint(self, measures: dict[str, float]) -> dict[str, Any]:
+        """What it takes to go on from here."""
+        return {
+            "step": self.step,
+            "best_score": self.best_score,
+            "measures": measures,
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Goes back to a checkpoint."""
+        self.step = int(checkpoint["step"])
+        self.best_score = float(checkpoint["best_score"])
+        for name, network in self.networks.items():
+            network.load_state_dict(checkpoint["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(checkpoint["optimizers"][name])
+        torch.set_rng_state(checkpoint["rng"])
+
+
+def train(
+    name: str,
+    recipe: Recipe,
+    folder: Path,
+    find_run: Callable[[str], Run],
+    device: torch.device,
+    resume: bool = False,
+) -> Run:
+    """Trains a recipe into a run directory and returns the run.
+
+    Args:
+        name: of the recipe.
+        folder: must not exist, unless `resume` goes on from the last checkpoint in it.
+        find_run: gives the runs `recipe.start_from` names.
+
+    Raises:
+        RunError, ValueError: for what the user can mend, before anything is trained.
+        TrainingError: when a loss is not finite.
+    """
+    if folder.exists() and not resume:
+        raise RunError(f"{folder} exists: choose another --out, or go on with it by --resume")
+    source, target = _datasets(recipe)
+    torch.manual_seed(recipe.seed)
+    networks = recipe.method.networks(recipe.source.label_space.num_classes)
+    start_weights(networks, recipe, find_run)
+    for network in networks.values():
+        network.to(device)
+    state = State(networks, _optimizers(recipe.method, networks), step=0, best_score=-math.inf)
+    if resume and (folder / "last.pt").is_file():
+        state.restore(load_checkpoint(folder / "last.pt"))
+        logger.info("going on at step %d of %d", state.step, recipe.steps)
+
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+    try:
+        write_run_file(folder, name, recipe)
+        _loop(name, recipe, folder, state, source, target, device)
+    except BaseException:
+        if created and not (folder / "last.pt").exists():
+            shutil.rmtree(folder)  # nothing worth keeping: do not stand in the way of the next try
+        raise
+    return read_run(folder)
+
+
+def _loop(
+    name: str,
+    recipe: Recipe,
+    folder: Path,
+    state: State,
+    source: Dataset[Any],
+    target: Dataset[Clip],
+    device: torch.device,
+) -> None:
+    source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step)
+    target_batches = batches(target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step)
+    with (
+        _progress() as progress,
+        SummaryWriter(str(folder / "tensorboard")) as board,
+        (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
+    ):
+        task = progress.add_task(name, total=recipe.steps, completed=state.step, figures="")
+
+        def record(figures: dict[str, float]) -> None:
+            log.write(json.dumps({"step": state.step, **figures}) + "\n")
+            log.flush()
+            for figure, value in figures.items():
+                board.add_scalar(figure, value, state.step)
+
+        while state.step < recipe.steps:
+            losses = _iteration(recipe, state, next(source_batches), next(target_batches), device)
+            state.step += 1
+            shown = " ".join(f"{loss} {value:.3f}" for loss, value in losses.items())
+            progress.update(task, completed=state.step, figures=shown)
+            if state.step % LOG_EVERY == 0:
+                record({f"loss/{loss}": value for loss, value in losses.items()})
+            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
+                measures = recipe.validation.measure(_evaluating(state.networks), device)
+                record({f"validation/{measure}": value for measure, value in measures.items()})
+                _save(folder, state, measures, recipe.validation.score(measures))
+
+
+def _iteration(recipe: Recipe, state: State, source: Any, target: Clip, device: torch.device) -> dict[str, float]:
+    factor = recipe.method.learning_rate_factor(state.step, recipe.steps)
+    for name, optimizer in state.optimizers.items():
+        state.networks[name].train()
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+    source = type(source)(*(tensor.to(device, non_blocking=True) for tensor in source))
+    target = Clip(target.frames.to(device, non_blocking=True))
+    losses: dict[str, float] = {}
+    for update in recipe.method.updates(state.networks, source, target):
+        losses |= _perform(update, state.optimizers[update.network], state.step)
+    return losses
+
+
+def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float]:
+    values = {name: float(loss.detach()) for name, loss in update.losses.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"loss {name!r} of {update.network!r} is {value} at step {step}: lower the learning rate or look at the"
+                " data; the last checkpoint is from before"
+            )
+    optimizer.zero_grad()
+    torch.stack(list(update.losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    optimizer.step()
+    return values
+
+
+def _save(folder: Path, state: State, measures: dict[str, float], score: float) -> None:
+    if score > state.best_score:
+        state.best_score = score
+        save_checkpoint(folder / "best.pt", state.checkpoint(measures))
+    save_checkpoint(folder / "last.pt", state.checkpoint(measures))
+    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in measures.items()))
+
+
+def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:
+    if recipe.source.label_space != recipe.target.label_space:
+        raise ValueError(
+            f"source has the classes of {recipe.source.label_space.name}, target those of"
+            f" {recipe.target.label_space.name}: choose data sets with one label space"
+        )
+    source = recipe.source.open()
+    if recipe.augment_source:
+        source = Augmented(source, recipe.seed)
+    return source, Unlabelled(recipe.target.open())
+
+
+def _optimizers(method: Method[Any], networks: Networks) -> dict[str, Optimizer]:
+    optimizers = method.optimizers(networks)
+    for name, network in networks.items():
+        if name not in optimizers:
+            network.requires_grad_(False)
+            network.eval()
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+    return optimizers
+
+
+def _evaluating(networks: Networks) -> Networks:
+    for network in networks.values():
+        network.eval()
+    return networks
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+    )  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True))

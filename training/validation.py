@@ -1,0 +1,114 @@
+"""What a run is judged by: a labelled data set and the figure read off it."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.data import DataConfig
+from training.data.clip import FlowClip, LabelledClip
+from training.methods.flow_supervision import quarter_flow
+from training.methods.losses import end_point_error
+from training.methods.method import Networks
+from training.metrics import confusion_matrix, mean_iou
+from training.models.optical_flow import FlowNet
+from training.models.segmentation_to_flow import flow_from_labels
+from training.models.video_segmenter import VideoSegmenter
+
+Measures = dict[str, float]
+BATCH = 4  # clips evaluated at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """A figure to select checkpoints by."""
+
+    data: DataConfig
+
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """The figures of networks in evaluation mode."""
+        raise NotImplementedError
+
+    def score(self, measures: Measures) -> float:
+        """What the best checkpoint has the most of."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationValidation(Validation):
+    """Mean IoU of the network "segmenter" in percent. On the target's validation frames this uses target labels."""
+
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """`miou` in percent."""
+        confusion = segmentation_confusion(cast("VideoSegmenter", networks["segmenter"]), self.data, device)
+        return {"miou": mean_iou(confusion, self.data.label_space.evaluated)}
+
+    def score(self, measures: Measures) -> float:
+        """The mean IoU."""
+        return measures["miou"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowValidation(Validation):
+    """End-point error of the network "flow_net" against true flow; `data` must carry flow."""
+
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """`epe` and, for scale, `epe_of_no_flow`, in quarter-resolution pixels."""
+        return flow_error(cast("FlowNet", networks["flow_net"]), self.data, device)
+
+    def score(self, measures: Measures) -> float:
+        """The end-point error, negated."""
+        return -measures["epe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfmValidation(Validation):
+    """Mean end-point error between the flow that "sfm" reads off labels and that of "teacher_flow"."""
+
+    @torch.no_grad()
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """`epe` over all pixels, as the released code measures it, in quarter-resolution pixels."""
+        sfm, teacher_flow = cast("FlowNet", networks["sfm"]), cast("FlowNet", networks["teacher_flow"])
+        errors = []
+        for batch in DataLoader(cast("Dataset[LabelledClip]", self.data.open()), BATCH):
+            clip = LabelledClip(*(tensor.to(device) for tensor in batch))
+            frames, labels = (clip.frames[:, -1], clip.frames[:, -2]), (clip.labels[:, -1], clip.labels[:, -2])
+            implied = flow_from_labels(sfm, *labels, *frames)
+            errors.append(end_point_error(implied, teacher_flow(*frames)).mean((1, 2)))
+        return {"epe": float(torch.cat(errors).mean())}
+
+    def score(self, measures: Measures) -> float:
+        """The end-point error, negated."""
+        return -measures["epe"]
+
+
+VALIDATIONS: tuple[type[Validation], ...] = (SegmentationValidation, FlowValidation, SfmValidation)
+
+
+@torch.no_grad()
+def segmentation_confusion(segmenter: VideoSegmenter, data: DataConfig, device: torch.device) -> Tensor:
+    """Confusion matrix (C, C) of the last frame's predictions at the labels' size, on the CPU.
+
+    Each clip is segmented as in the paper's evaluation: its first frame is the key frame.
+    """
+    total = torch.zeros(segmenter.num_classes, segmenter.num_classes, dtype=torch.int64)
+    for clip in DataLoader(cast("Dataset[LabelledClip]", data.open()), BATCH):
+        predictions = segmenter(clip.frames.to(device)).argmax(1).cpu()
+        total += confusion_matrix(clip.labels[:, -1], predictions, segmenter.num_classes)
+    return total
+
+
+@torch.no_grad()
+def flow_error(flow_net: FlowNet, data: DataConfig, device: torch.device) -> Measures:
+    """Mean end-point error over visible pixels, in quarter-resolution pixels."""
+    error, error_of_none, visible = 0.0, 0.0, 0.0
+    for clip in DataLoader(cast("Dataset[FlowClip]", data.open()), BATCH):
+        key_frame, frame = clip.frames.to(device).unbind(1)
+        true_flow, weight = quarter_flow(clip.flow.to(device), clip.valid.to(device))
+        flow = flow_net(frame, key_frame)
+        error += float((end_point_error(flow, true_flow) * weight).sum())
+        error_of_none += float((end_point_error(torch.zeros_like(flow), true_flow) * weight).sum())
+        visible += float(weight.sum())
+    return {"epe": error / visible, "epe_of_no_flow": error_of_none / visible}
