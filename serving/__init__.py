@@ -1,0 +1,1 @@
+"""Runs a bundle on video streams: numpy and a runtime, no torch."""

@@ -1,0 +1,154 @@
+"""From the bytes of a frame to what the model takes. Nothing is decoded before its header was found acceptable."""
+
+import struct
+from enum import Enum
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import FrameRefusedError
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8"
+# SOF0..SOF15 hold the size; DHT (C4), JPG (C8) and DAC (CC) lie among them and do not.
+JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_BARE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}  # RST0..RST7 and TEM have no length
+
+
+class Size(NamedTuple):
+    """Of an image, in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """As people write it: 1280x720."""
+        return f"{self.width}x{self.height}"
+
+
+class Encoding(Enum):
+    """How a frame is sent; the value is its name for people."""
+
+    JPEG = "JPEG"
+    PNG = "PNG"
+    RAW_RGB = "raw RGB"
+    RAW_BGR = "raw BGR"
+    RAW_GRAY = "raw gray"
+
+
+class FrameDecoder:
+    """Decodes the frames of one stream, which all have one size."""
+
+    def __init__(self, encoding: Encoding, size: Size | None, *, max_pixels: int) -> None:
+        """Fixes what the frames must be.
+
+        Args:
+            encoding: of all frames.
+            size: of all frames; None takes that of the first one that decodes. Raw frames need it.
+            max_pixels: above which a frame is refused.
+        """
+        assert size is not None or encoding in (Encoding.JPEG, Encoding.PNG)
+        self._encoding = encoding
+        self._size = size
+        self._max_pixels = max_pixels
+
+    def decode(self, encoded: bytes) -> NDArray[np.uint8]:
+        """The frame as (H, W, 3) RGB.
+
+        Raises:
+            FrameRefusedError: with what was found and what was expected.
+        """
+        if not encoded:
+            raise FrameRefusedError("frame is empty")
+        match self._encoding:
+            case Encoding.JPEG:
+                frame = self._decode_file(encoded, jpeg_size(encoded))
+            case Encoding.PNG:
+                frame = self._decode_file(encoded, png_size(encoded))
+            case Encoding.RAW_RGB:
+                frame = self._raw(encoded, 3)
+            case Encoding.RAW_BGR:
+                frame = cv2.cvtColor(self._raw(encoded, 3), cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+            case Encoding.RAW_GRAY:
+                frame = cv2.cvtColor(self._raw(encoded, 1), cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
+        return frame
+
+    def _decode_file(self, encoded: bytes, size: Size) -> NDArray[np.uint8]:
+        if self._size is not None and size != self._size:
+            raise FrameRefusedError(f"frame is {size}, this stream's frames are {self._size}: open another stream")
+        if size.width * size.height > self._max_pixels:
+            raise FrameRefusedError(
+                f"frame is {size}, {size.width * size.height / 1e6:.1f} megapixels: at most"
+                f" {self._max_pixels / 1e6:.1f} are taken, send it smaller"
+            )
+        try:
+            image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:  # for example a chunk that claims to be huge
+            image = None
+        if image is None or image.shape[:2] != (size.height, size.width):
+            raise FrameRefusedError(f"frame does not decode as {self._encoding.value}: it is damaged or cut short")
+        self._size = size
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image).astype(np.uint8, copy=False)
+
+    def _raw(self, encoded: bytes, num_channels: int) -> NDArray[np.uint8]:
+        assert self._size is not None
+        width, height = self._size
+        if len(encoded) != width * height * num_channels:
+            raise FrameRefusedError(
+                f"frame has {len(encoded)} bytes, {self._encoding.value} of {self._size} has"
+                f" {width * height * num_channels}"
+            )
+        return np.frombuffer(encoded, np.uint8).reshape(height, width, num_channels)
+
+
+def fit(frame: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """The frame at the model's size; the aspect ratio gives way."""
+    height, width, _ = frame.shape
+    if (width, height) == size:
+        return frame
+    shrinks = width >= size.width and height >= size.height
+    resized = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.astype(np.uint8, copy=False)
+
+
+def png_size(encoded: bytes) -> Size:
+    """The size in a PNG's header.
+
+    Raises:
+        FrameRefusedError: if there is none.
+    """
+    if not encoded.startswith(PNG_SIGNATURE) or encoded[12:16] != b"IHDR" or len(encoded) < 24:
+        raise FrameRefusedError("frame is not a PNG")
+    return _positive(Size(*struct.unpack_from(">II", encoded, 16)), "PNG")
+
+
+def jpeg_size(encoded: bytes) -> Size:
+    """The size in a JPEG's header.
+
+    Raises:
+        FrameRefusedError: if there is none.
+    """
+    if not encoded.startswith(JPEG_SIGNATURE):
+        raise FrameRefusedError("frame is not a JPEG")
+    position = len(JPEG_SIGNATURE)
+    while position + 9 <= len(encoded) and encoded[position] == 0xFF:
+        marker = encoded[position + 1]
+        if marker == 0xFF:  # padding
+            position += 1
+        elif marker in JPEG_BARE_MARKERS:
+            position += 2
+        elif marker in JPEG_SIZE_MARKERS:
+            height, width = struct.unpack_from(">HH", encoded, position + 5)
+            return _positive(Size(width, height), "JPEG")
+        else:
+            (length,) = struct.unpack_from(">H", encoded, position + 2)
+            position += 2 + length
+    raise FrameRefusedError("frame is a JPEG without a size: it is damaged or cut short")
+
+
+def _positive(size: Size, kind: str) -> Size:
+    if min(size) < 1:
+        raise FrameRefusedError(f"frame is a {kind} of {size} pixels")
+    return size

@@ -1,0 +1,88 @@
+"""Prometheus metrics. Labels are models, parts and outcomes: never streams or clients, whose number has no bound."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serving.graphs import GraphRun
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+
+
+class Metrics:
+    """All metrics of a server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Declares them."""
+        self.registry = CollectorRegistry()
+        self._frames = Counter(
+            "flowseg_frames", "Frames by outcome: result, error, dropped.", ["model", "outcome"], registry=self.registry
+        )
+        self._frame_seconds = Histogram(
+            "flowseg_frame_seconds",
+            "Time of a frame by part: decode, queue, key, step, encode, total.",
+            ["model", "part"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._streams = Counter(
+            "flowseg_streams", "Streams that ended, by gRPC status.", ["model", "status"], registry=self.registry
+        )
+        self._open_streams = Gauge("flowseg_open_streams", "Streams now open.", ["model"], registry=self.registry)
+        self._graph_seconds = Histogram(
+            "flowseg_graph_seconds", "Time of one run.", ["model", "graph"], buckets=SECONDS, registry=self.registry
+        )
+        self._graph_frames = Histogram(
+            "flowseg_graph_batch_frames",
+            "Frames in one run.",
+            ["model", "graph"],
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self._graph_failures = Counter(
+            "flowseg_graph_failures", "Frames a graph failed on.", ["model", "graph"], registry=self.registry
+        )
+        self._quality = Histogram(
+            "flowseg_quality",
+            "Signals of drift by kind: mean_confidence, disagreement.",
+            ["model", "signal"],
+            buckets=SHARES,
+            registry=self.registry,
+        )
+
+    def frame(self, model: str, outcome: str, count: int = 1) -> None:
+        """Counts frames."""
+        self._frames.labels(model, outcome).inc(count)
+
+    def times(self, model: str, parts_ms: dict[str, float]) -> None:
+        """Records where a frame spent its time."""
+        for part, milliseconds in parts_ms.items():
+            self._frame_seconds.labels(model, part).observe(milliseconds / 1e3)
+
+    def quality(self, model: str, *, mean_confidence: float, disagreement: float) -> None:
+        """Records the signals of a frame."""
+        self._quality.labels(model, "mean_confidence").observe(mean_confidence)
+        self._quality.labels(model, "disagreement").observe(disagreement)
+
+    def stream_ended(self, model: str, status: str) -> None:
+        """Counts a stream."""
+        self._streams.labels(model, status).inc()
+
+    def watch_streams(self, model: str, count: Callable[[], int]) -> None:
+        """Asks `count` for the open streams of a model whenever somebody looks."""
+        self._open_streams.labels(model).set_function(count)
+
+    def watch_runs(self, model: str) -> Callable[[GraphRun], None]:
+        """What an engine is to tell its runs to."""
+
+        def observe(run: GraphRun) -> None:
+            self._graph_seconds.labels(model, run.graph).observe(run.seconds)
+            self._graph_frames.labels(model, run.graph).observe(run.num_frames)
+            self._graph_failures.labels(model, run.graph).inc(run.num_failed)
+
+        return observe
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

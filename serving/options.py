@@ -1,0 +1,65 @@
+"""The options of `python -m serving.server`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from serving.messages import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Serves bundles to video streams over gRPC, and its status over HTTP."""
+
+    # folders written by export/to_onnx.py
+    bundles: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE [BUNDLE ...]")]
+    host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for all
+    port: int = 50051  # for gRPC; 0 takes a free one
+    http_port: int = 8080  # for /healthz, /readyz, /metrics and /v1/models; 0 takes a free one
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"  # of the graphs to run
+    # width and height of the graphs to run, in pixels; needed for a bundle of several sizes
+    size: tuple[int, int] | None = None
+    device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N
+    threads: int = 0  # of one graph on the CPU; 0 takes every core
+    codec_threads: int = 2  # that decode frames and encode results
+    max_streams: int = 64  # open at a time, of each model
+    max_batch: int = 4  # frames of different streams in one run
+    max_in_flight: int = 64  # frames of one stream that a client may have unanswered
+    max_frame_mb: float = 32.0  # of one frame as it is sent, in megabytes (10^6 bytes)
+    max_frame_megapixels: float = 34.0  # of one frame, by its header
+    max_consecutive_errors: int = 32  # frame errors in a row that end a stream
+    key_frame_interval: int = 5  # frames, for clients that do not choose
+    idle_timeout_s: float = 300.0  # seconds without a frame that end a stream
+    grace_s: float = 10.0  # seconds that streams have to end on SIGTERM
+    json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
+
+    def check(self) -> None:
+        """Refuses values that cannot work; ValueError says which."""
+        if not self.bundles:
+            raise ValueError("name at least one bundle to serve")
+        for name in ("max_streams", "max_batch", "max_in_flight", "max_consecutive_errors", "codec_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
+        for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s", "key_frame_interval"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {getattr(self, name)}")
+        for name in ("port", "http_port"):
+            if not 0 <= getattr(self, name) < 65536:
+                raise ValueError(f"--{name.replace('_', '-')} must be within 0..65535, not {getattr(self, name)}")
+        if self.threads < 0 or self.grace_s < 0:
+            raise ValueError("--threads and --grace-s must not be negative")
+
+    def limits(self) -> Limits:
+        """What clients must keep to."""
+        return Limits(
+            max_streams=self.max_streams,
+            max_frame_bytes=int(self.max_frame_mb * 1e6),
+            max_frame_pixels=int(self.max_frame_megapixels * 1e6),
+            max_in_flight=self.max_in_flight,
+            default_in_flight=min(8, self.max_in_flight),
+            default_key_frame_interval=self.key_frame_interval,
+            max_consecutive_errors=self.max_consecutive_errors,
+            idle_timeout_s=self.idle_timeout_s,
+        )

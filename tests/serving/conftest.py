@@ -1,0 +1,223 @@
+"""A toy bundle whose answers can be computed by hand, and the parts of a server around it.
+
+With v(frame) the largest value in a frame:
+
+    key  : total = v(frame), anchor = v(frame)                      fails if v(frame) is 254
+    step : labels = (total + red channel) mod 251, per pixel        fails if v(frame) is 255
+           next_total = (total + v(frame)) mod 251; the anchor stays that of the key frame
+           confidence = anchor
+           mean_confidence = v(previous_frame) / 256, disagreement = v(key_frame) / 256
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from serving.bundle import (
+    NEXT,
+    RESULTS,
+    Bundle,
+    ClassInfo,
+    GraphFile,
+    Manifest,
+    StateTensor,
+    Variant,
+    file_sha256,
+    read_bundle,
+    write_manifest,
+)
+from serving.engine import Engine
+from serving.runtimes.onnx_runtime import OnnxRuntime
+from serving.runtimes.runtime import Graph, Value
+
+SIZE = 64  # of the toy's frames, in pixels
+MODULUS = 251
+NUM_CLASSES = 251
+KEY_POISON, STEP_POISON = 254, 255
+
+
+def toy_frame(value: int) -> NDArray[np.uint8]:
+    """A frame of one value."""
+    return np.full((SIZE, SIZE, 3), value, np.uint8)
+
+
+def _brightest(frame: str, brightest: str) -> list[onnx.NodeProto]:
+    """v(frame), (B, 1)."""
+    return [
+        helper.make_node("Cast", [frame], [f"{frame}_float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", [f"{frame}_float", "image_axes"], [f"{brightest}_column"], keepdims=1),
+        helper.make_node("Reshape", [f"{brightest}_column", "column"], [brightest]),
+    ]
+
+
+def _fail_if(brightest: str, poison: str, checked: str) -> list[onnx.NodeProto]:
+    """Zero as (B, 1), by a look-up that is out of range for poisoned frames."""
+    return [
+        helper.make_node("Equal", [brightest, poison], [f"{checked}_is_poison"]),
+        helper.make_node("Where", [f"{checked}_is_poison", "out_of_range", "in_range"], [f"{checked}_index"]),
+        helper.make_node("Gather", ["zero_table", f"{checked}_index"], [checked], axis=0),
+    ]
+
+
+def _save(path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, list[int]], outputs: dict[str, list[int]]) -> None:
+    def values(shapes: dict[str, list[int]]) -> list[onnx.ValueInfoProto]:
+        as_bytes = ("frame", "previous_frame", "key_frame", "labels", "confidence")
+        return [
+            helper.make_tensor_value_info(
+                name, TensorProto.UINT8 if name in as_bytes else TensorProto.FLOAT, ["batch", *shape]
+            )
+            for name, shape in shapes.items()
+        ]
+
+    def constant(name: str, array: NDArray[np.generic]) -> onnx.TensorProto:
+        return onnx.numpy_helper.from_array(np.asarray(array), name)
+
+    quarter = SIZE // 4
+    constants = [
+        constant("image_axes", np.array([1, 2, 3])),
+        constant("column", np.array([-1, 1])),
+        constant("flat", np.array([-1])),
+        constant("square", np.array([-1, 1, 1])),
+        constant("confidence_shape", np.array([1, quarter, quarter])),
+        constant("zero_table", np.zeros(1, np.float32)),
+        constant("in_range", np.array(0, np.int64)),
+        constant("out_of_range", np.array(99, np.int64)),
+        constant("modulus", np.array(MODULUS, np.float32)),
+        constant("scale", np.array(256, np.float32)),
+        constant("key_poison", np.array(KEY_POISON, np.float32)),
+        constant("step_poison", np.array(STEP_POISON, np.float32)),
+        constant("red", np.array(0, np.int64)),
+    ]
+    graph = helper.make_graph(nodes, path.stem, values(inputs), values(outputs), constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def write_toy_bundle(folder: Path, *, name: str = "toy", version: str = "1") -> Path:
+    """Writes the toy into a new folder."""
+    folder.mkdir()
+    frame = [SIZE, SIZE, 3]
+    key_nodes = [
+        *_brightest("frame", "value"),
+        *_fail_if("value", "key_poison", "zero"),
+        helper.make_node("Add", ["value", "zero"], ["total"]),
+        helper.make_node("Identity", ["value"], ["anchor"]),
+    ]
+    _save(folder / "key.onnx", key_nodes, {"frame": frame}, {"total": [1], "anchor": [1]})
+    step_nodes = [
+        *_brightest("frame", "value"),
+        *_brightest("previous_frame", "previous_value"),
+        *_brightest("key_frame", "key_value"),
+        *_fail_if("value", "step_poison", "zero"),
+        helper.make_node("Add", ["total", "zero"], ["checked_total"]),
+        helper.make_node("Add", ["checked_total", "value"], ["sum"]),
+        helper.make_node("Mod", ["sum", "modulus"], ["next_total"], fmod=1),
+        helper.make_node("Gather", ["frame_float", "red"], ["red_channel"], axis=3),
+        helper.make_node("Reshape", ["checked_total", "square"], ["square_total"]),
+        helper.make_node("Add", ["red_channel", "square_total"], ["label_sum"]),
+        helper.make_node("Mod", ["label_sum", "modulus"], ["float_labels"], fmod=1),
+        helper.make_node("Cast", ["float_labels"], ["labels"], to=TensorProto.UINT8),
+        helper.make_node("Reshape", ["anchor", "square"], ["square_anchor"]),
+        helper.make_node("Tile", ["square_anchor", "confidence_shape"], ["float_confidence"]),
+        helper.make_node("Cast", ["float_confidence"], ["confidence"], to=TensorProto.UINT8),
+        helper.make_node("Div", ["previous_value", "scale"], ["mean_confidence_column"]),
+        helper.make_node("Reshape", ["mean_confidence_column", "flat"], ["mean_confidence"]),
+        helper.make_node("Div", ["key_value", "scale"], ["disagreement_column"]),
+        helper.make_node("Reshape", ["disagreement_column", "flat"], ["disagreement"]),
+    ]
+    step_inputs = {"frame": frame, "previous_frame": frame, "key_frame": frame, "total": [1], "anchor": [1]}
+    quarter = [SIZE // 4, SIZE // 4]
+    step_outputs = {
+        "labels": [SIZE, SIZE],
+        "confidence": quarter,
+        "mean_confidence": [],
+        "disagreement": [],
+        "next_total": [1],
+    }
+    _save(folder / "step.onnx", step_nodes, step_inputs, step_outputs)
+    variant = Variant(
+        precision="fp32",
+        height=SIZE,
+        width=SIZE,
+        state=(StateTensor(name="total", shape=(1,)), StateTensor(name="anchor", shape=(1,))),
+        key=_graph_file(folder / "key.onnx", ("frame",), ("total", "anchor")),
+        step=_graph_file(folder / "step.onnx", tuple(step_inputs), (*RESULTS, NEXT + "total")),
+    )
+    classes = tuple(ClassInfo(name=f"class {i}", color=(i, 255 - i, i // 2)) for i in range(NUM_CLASSES))
+    write_manifest(
+        folder,
+        Manifest(
+            format="flowseg-bundle",
+            format_version=1,
+            name=name,
+            version=version,
+            classes=classes,
+            variants=(variant,),
+            provenance={"recipe": "toy"},
+            verification={},
+        ),
+    )
+    return folder
+
+
+def _graph_file(path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> GraphFile:
+    return GraphFile(file=path.name, sha256=file_sha256(path), inputs=inputs, outputs=outputs)
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(toy_folder: Path) -> Bundle:
+    return read_bundle(toy_folder)
+
+
+class GatedRuntime(OnnxRuntime):
+    """ONNX Runtime with a gate before each run, and a record of what ran."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu", threads=1)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.arrivals = threading.Semaphore(0)  # one for each run that came to the gate
+        self.runs: list[tuple[str, int]] = []  # graph and batch size
+
+    def load(self, path: Path) -> Graph:
+        return GatedGraph(super().load(path), path.stem, self)
+
+
+class GatedGraph:
+    def __init__(self, graph: Graph, name: str, runtime: GatedRuntime) -> None:
+        self._graph = graph
+        self._name = name
+        self._runtime = runtime
+        self.inputs = graph.inputs
+        self.outputs = graph.outputs
+        self.max_batch = graph.max_batch
+
+    def run(self, requests: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
+        self._runtime.runs.append((self._name, len(requests)))
+        self._runtime.arrivals.release()
+        assert self._runtime.gate.wait(timeout=20)
+        return self._graph.run(requests)
+
+
+@pytest.fixture
+def gated_runtime() -> GatedRuntime:
+    return GatedRuntime()
+
+
+@pytest.fixture
+def engine(toy_bundle: Bundle, gated_runtime: GatedRuntime) -> Iterator[Engine]:
+    with Engine(toy_bundle, toy_bundle.manifest.variants[0], gated_runtime, max_streams=8, max_batch=4) as engine:
+        yield engine
+        gated_runtime.gate.set()
