@@ -1,0 +1,161 @@
+"""The two graphs of a segmenter, with pre- and post-processing inside, as ONNX.
+
+Derived from the two functions of a `VideoSegmenter`, never from its class: a new model exports without a change here.
+Frames go in as uint8 RGB, labels come out as uint8: no constant of the model exists outside its graphs.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from serving.bundle import NEXT, RESULTS
+from training.models.video_segmenter import KeyState, VideoSegmenter
+
+# From opset 20 on torch writes GridSample mode "linear", which TensorRT's parser takes for NEAREST without a word
+# (NVIDIA/TensorRT#4646).
+OPSET = 19
+SIZE_MULTIPLE = 64  # FlowNetS halves the frame six times
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """A tensor of the state as a graph sees it."""
+
+    name: str
+    shape: tuple[int, ...]  # without the batch dimension
+
+
+class KeyGraph(nn.Module):
+    """frame -> state."""
+
+    def __init__(self, segmenter: VideoSegmenter) -> None:
+        """`segmenter` is in evaluation mode."""
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, frame: Tensor) -> KeyState:
+        """The state a key frame (B, H, W, 3) uint8 leaves."""
+        return self.segmenter.encode_key(_network_frame(frame))
+
+
+class StepGraph(nn.Module):
+    """frame, previous frame, state -> labels, confidence, signals, next state."""
+
+    def __init__(self, segmenter: VideoSegmenter) -> None:
+        """`segmenter` is in evaluation mode."""
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, frame: Tensor, previous_frame: Tensor, state: KeyState) -> tuple[Tensor, ...]:
+        """In the order of `serving.bundle.RESULTS`, then the next state."""
+        step = self.segmenter.propagate(state, _network_frame(previous_frame), _network_frame(frame))
+        labels = self.segmenter.upsample(step.logits).argmax(1)
+        confidence = step.logits.softmax(1).amax(1)
+        disagreement = step.propagated_logits.argmax(1) != step.logits.argmax(1)
+        return (
+            labels.to(torch.uint8),
+            (confidence * 255).round().to(torch.uint8),
+            confidence.mean((1, 2)),
+            disagreement.float().mean((1, 2)),
+            *step.state,
+        )
+
+
+def state_shapes(segmenter: VideoSegmenter, height: int, width: int) -> tuple[StateShape, ...]:
+    """The state's tensors for frames of one size."""
+    with torch.no_grad():
+        state = segmenter.encode_key(torch.zeros(1, 3, height, width))
+    return tuple(
+        StateShape(name, tuple(tensor.shape[1:])) for name, tensor in zip(segmenter.state_names, state, strict=True)
+    )
+
+
+def write_key_graph(
+    segmenter: VideoSegmenter, height: int, width: int, path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Writes `KeyGraph` for one frame size and any batch size."""
+    frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    batch = Dim("batch", min=1)
+    _write(KeyGraph(segmenter), (frame,), ({0: batch},), ["frame"], list(segmenter.state_names), path, metadata)
+
+
+def write_step_graph(
+    segmenter: VideoSegmenter, height: int, width: int, path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Writes `StepGraph` for one frame size and any batch size."""
+    frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        state = segmenter.encode_key(_network_frame(frame))
+    batch = Dim("batch", min=1)
+    shapes = ({0: batch}, {0: batch}, tuple({0: batch} for _ in state))
+    names = ["frame", "previous_frame", *segmenter.state_names]
+    results = [*RESULTS, *(NEXT + name for name in segmenter.state_names)]
+    _write(StepGraph(segmenter), (frame, frame.clone(), state), shapes, names, results, path, metadata)
+
+
+def graph_inputs(path: Path) -> tuple[str, ...]:
+    """The inputs a written graph takes."""
+    return tuple(value.name for value in onnx.load(path, load_external_data=False).graph.input)
+
+
+def graph_outputs(path: Path) -> tuple[str, ...]:
+    """The outputs a written graph gives."""
+    return tuple(value.name for value in onnx.load(path, load_external_data=False).graph.output)
+
+
+def _network_frame(frame: Tensor) -> Tensor:
+    """What segmenters take, (B, 3, H, W) float32 in 0..1, from what cameras give."""
+    return frame.permute(0, 3, 1, 2).float() / 255
+
+
+def _write(
+    graph: nn.Module,
+    inputs: tuple[object, ...],
+    dynamic_shapes: tuple[object, ...],
+    input_names: list[str],
+    output_names: list[str],
+    path: Path,
+    metadata: Mapping[str, str],
+) -> None:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.eval(),
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None  # dynamo=True always returns one
+    model = program.model_proto
+    for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
+        del node.metadata_props[:]  # stack traces with the paths of this machine
+        node.doc_string = ""
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    for key, text in metadata.items():
+        model.metadata_props.add(key=key, value=text)
+    _check_grid_sample(model)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, path)
+
+
+def _check_grid_sample(model: onnx.ModelProto) -> None:
+    """A warp that TensorRT would read as nearest-neighbour must not leave this house."""
+    for node in model.graph.node:
+        if node.op_type == "GridSample":
+            modes = [attribute.s.decode() for attribute in node.attribute if attribute.name == "mode"]
+            assert modes == ["bilinear"], f"GridSample has mode {modes} at opset {OPSET}"
