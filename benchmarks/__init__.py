@@ -1,0 +1,1 @@
+"""Measures the product: the demo, and figures side by side."""

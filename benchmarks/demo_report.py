@@ -1,0 +1,110 @@
+"""What the demo says: a sentence, a table, a picture."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from training.data.clip import FlowClip, LabelledClip
+from training.data.world.preview import color_flow
+from training.label_spaces import LabelSpace
+from training.methods.losses import scaled_softmax
+from training.models.optical_flow import FlowNet
+from training.models.segmentation_to_flow import flow_from_probabilities
+from training.models.video_segmenter import VideoSegmenter
+
+SOFTMAX_SCALE = 100.0  # lambda_s of the paper
+ROWS = {
+    "source_only": "source-only",
+    "source_only_target_statistics": "source-only, BatchNorm statistics of the target",
+    "control_without_flow_loss": "the same training as below without the flow loss",
+    "adapted": "SFC: adapted with the flow loss",
+    "target_only": "target-only: trained on target labels, as many steps",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictured:
+    """What the picture shows of."""
+
+    clips: list[LabelledClip]  # target, without batch dimension
+    flows: list[FlowClip]  # of the same clips
+    source_only: VideoSegmenter
+    adapted: VideoSegmenter
+    sfm: FlowNet
+    label_space: LabelSpace
+
+
+def verdict(target_miou: dict[str, float]) -> str:
+    """How much of the gain each part brings, in a sentence."""
+    statistics = target_miou["source_only_target_statistics"] - target_miou["source_only"]
+    control = target_miou["control_without_flow_loss"] - target_miou["source_only"]
+    flow_loss = target_miou["adapted"] - target_miou["control_without_flow_loss"]
+    gap = target_miou["target_only"] - target_miou["source_only"]
+    return (
+        f"Of the {gap:.1f} points between source-only and target-only, BatchNorm statistics of the target alone close"
+        f" {statistics:.1f}; the same training without the flow loss closes {control:.1f}; the flow loss adds"
+        f" {flow_loss:+.1f} to that (one seed: differences of about a point are noise)."
+    )
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """The figures on the terminal."""
+    console = Console()
+    table = Table(title="mIoU on the target domain (%)", title_justify="left")
+    table.add_column("segmenter (Accel)")
+    table.add_column("mIoU", justify="right")
+    for name, description in ROWS.items():
+        table.add_row(description, f"{report['target_miou'][name]:.1f}")
+    console.print(table)
+    console.print(report["verdict"])
+    epe, export = report["flow_epe"], report["export"]
+    console.print(
+        f"Source-trained FlowNet, end-point error in quarter-resolution pixels: {epe['source']:.2f} on source,"
+        f" {epe['target']:.2f} on target."
+    )
+    console.print(f"Export: {100 * export['label_agreement']:.3f} % of labels equal torch's, through the served path.")
+
+
+@torch.no_grad()
+def draw_report(pictured: Pictured, sentence: str) -> Figure:
+    """Target frames, labels, both predictions, true flow and the flow that the adapted predictions imply."""
+    titles = ("target frame", "labels", "source-only", "adapted", "true flow", "segmentation-based flow")
+    rows = len(pictured.clips)
+    figure = Figure(figsize=(3 * len(titles), 1.6 * rows + 0.9), layout="constrained")
+    grid: NDArray[Any] = figure.subplots(rows, len(titles), squeeze=False)
+    for axes_row, clip, flow_clip in zip(grid, pictured.clips, pictured.flows, strict=True):
+        pictures = (
+            (clip.frames[-1].permute(1, 2, 0) * 255).round().byte().numpy(),
+            pictured.label_space.color_labels(clip.labels[-1].numpy()),
+            _predict(pictured, pictured.source_only, clip),
+            _predict(pictured, pictured.adapted, clip),
+            color_flow(flow_clip.flow.permute(1, 2, 0).numpy()),
+            color_flow(_implied_flow(pictured, clip)),
+        )
+        for axes, picture in zip(axes_row, pictures, strict=True):
+            axes.imshow(picture, aspect="auto")
+            axes.set_axis_off()
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
+    figure.supxlabel(sentence, fontsize="medium", wrap=True)
+    return figure
+
+
+def _predict(pictured: Pictured, segmenter: VideoSegmenter, clip: LabelledClip) -> NDArray[np.uint8]:
+    return pictured.label_space.color_labels(segmenter(clip.frames[None]).argmax(1)[0].numpy())
+
+
+def _implied_flow(pictured: Pictured, clip: LabelledClip) -> NDArray[np.float32]:
+    """(h, w, 2) in quarter-resolution pixels: the SFM's flow of the adapted predictions of both frames."""
+    previous, current = clip.frames[None, -2], clip.frames[None, -1]
+    current_probabilities = scaled_softmax(pictured.adapted(clip.frames[None, -2:]), SOFTMAX_SCALE)
+    previous_probabilities = scaled_softmax(pictured.adapted(clip.frames[None, -2:-1]), SOFTMAX_SCALE)
+    flow = flow_from_probabilities(pictured.sfm, current_probabilities, previous_probabilities, current, previous)
+    implied: NDArray[np.float32] = flow[0].permute(1, 2, 0).numpy()
+    return implied
