@@ -1,13 +1,15 @@
-"""The main job on the embedded world: adapt, export, verify. `make demo` runs it.
+"""The main job on the embedded world: adapt, export, verify, serve, stream. `make demo` runs it.
 
-Leaves in --out: report.json, report.png, bundle/ and stages/ (a run directory per stage). A second call after an
-interruption goes on with the first unfinished stage.
+Leaves in --out: report.json, report.png, bundle/, street.mp4 (what was streamed), overlay.mp4, labels/, logs/ and a run
+directory per stage in stages/. A second call after an interruption goes on with the first unfinished stage.
 """
 
+import contextlib
+import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,9 +18,12 @@ import tyro
 from torch.utils.data import DataLoader
 
 from benchmarks.demo_report import Pictured, draw_report, print_table, verdict
+from benchmarks.demo_serving import ServerError, stream_through_server, write_street
 from export.to_onnx import export_bundle
 from export.verify import VerificationError
-from serving.bundle import BundleError
+from serving.bundle import BundleError, Manifest, read_bundle
+from serving.video_stream import StreamError
+from serving.videos import open_video
 from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
 from training.data.unlabelled import Unlabelled
 from training.metrics import mean_iou
@@ -44,8 +49,15 @@ Result = TypeVar("Result")
 # In this order each stage finds what it starts from beside it.
 STAGES = (
     "demo-source-only-one", "demo-flow", "demo-source-only", "demo-sfm", "demo-control-one", "demo-control",
-    "demo-sfc-one", "demo", "demo-target-only-one", "demo-target-only",
+    "demo-sfc-one", "demo", "demo-augmented-one", "demo-augmented", "demo-target-only-one", "demo-target-only",
 )  # fmt: skip
+SEGMENTERS = {  # row of the report -> stage
+    "source_only": "demo-source-only",
+    "control_without_flow_loss": "demo-control",
+    "adapted": "demo",
+    "augmented_source": "demo-augmented",
+    "target_only": "demo-target-only",
+}
 STATISTICS_BATCH = 4  # target clips forwarded at once
 PICTURED = (0, 10, 20, 30)  # validation clips
 
@@ -55,8 +67,9 @@ class Options:
     """Options of `benchmarks.demo`."""
 
     out: Path = Path("runs/demo")  # folder to write
+    video: Path | None = None  # your own video to stream through the bundle; without it a street is rendered
     seed: int = 0  # of weights and order of the data
-    device: str = "auto"  # "cpu", "cuda", ...; "auto" takes a GPU when there is one
+    device: str = "auto"  # for training: "cpu", "cuda", ...; "auto" takes a GPU when there is one
 
 
 @dataclass
@@ -78,45 +91,45 @@ def run_demo(options: Options) -> dict[str, Any]:
     """Does the main job and returns the report.
 
     Raises:
-        RunError: if the folder holds a finished demo.
+        RunError: if the folder holds a finished demo, or one of another seed.
+        VideoError: if there is no such video.
     """
     if (options.out / "report.json").exists():
         raise RunError(
             f"{options.out} holds a finished demo: look at report.json and report.png, or choose another --out"
         )
+    if options.video is not None:
+        open_video(str(options.video)).capture.release()  # before minutes of training, not after
     watch = Stopwatch()
     runs = {name: watch.time(name, lambda name=name: _stage(name, options)) for name in STAGES}  # type: ignore[misc]  # a default binds the name
-    segmenters = {name: _segmenter(runs[name]) for name in STAGES if "segmenter" in runs[name].networks()}
-    target_miou = watch.time("evaluate", lambda: _target_miou(segmenters, options))
-    flow_net = cast("Accel", segmenters["demo-source-only"]).flownet
-    device = choose_device("cpu")
-    manifest = watch.time(
-        "export", lambda: export_bundle(runs["demo"], options.out / "bundle", (TARGET.size,), "demo", "1")
-    )
+    segmenters = {row: _segmenter(runs[stage]) for row, stage in SEGMENTERS.items()}
+    plain, with_statistics = watch.time("evaluate", lambda: _target_miou(segmenters, options))
+    flow_net = cast("Accel", segmenters["source_only"]).flownet
+    cpu = choose_device("cpu")
+    adapted = segmenters["adapted"].to(cpu)
+    manifest = watch.time("export", lambda: _export(runs["demo"], options.out / "bundle"))
+    video = options.video or watch.time("render", lambda: _street(options.out / "street.mp4"))
+    streamed = watch.time("serve", lambda: stream_through_server(options.out / "bundle", video, options.out, adapted))
+    target_miou = plain | {"source_only_target_statistics": with_statistics["source_only"]}
     report: dict[str, Any] = {
         "target_miou": target_miou,
-        "verdict": verdict(target_miou),
+        "target_miou_with_target_statistics": with_statistics,
+        "verdict": verdict(plain, with_statistics),
         "flow_epe": {
-            "source": flow_error(flow_net, SOURCE_VALIDATION_FLOW, device)["epe"],
-            "target": flow_error(flow_net, TARGET_VALIDATION_FLOW, device)["epe"],
+            "source": flow_error(flow_net.to(cpu), SOURCE_VALIDATION_FLOW, cpu)["epe"],
+            "target": flow_error(flow_net, TARGET_VALIDATION_FLOW, cpu)["epe"],
         },
         "export": manifest.verification,
-        "seconds": watch.seconds,
+        "serving": {
+            **dataclasses.asdict(streamed.summary),
+            "label_agreement_with_torch": streamed.label_agreement_with_torch,
+        },
+        "seconds": watch.seconds | {"total": round(sum(watch.seconds.values()), 2)},
         "seed": options.seed,
         "versions": versions(),
         "commit": commit(),
     }
-    labelled, flows = TARGET_VALIDATION.open(), TARGET_VALIDATION_FLOW.open()
-    pictured = Pictured(
-        clips=[labelled[index] for index in PICTURED],
-        flows=[flows[index] for index in PICTURED],
-        source_only=segmenters["demo-source-only"],
-        adapted=segmenters["demo"],
-        sfm=cast("FlowNet", runs["demo-sfm"].networks()["sfm"]),
-        label_space=TARGET_VALIDATION.label_space,
-    )
-    figure = draw_report(pictured, report["verdict"])
-    write_aside(options.out / "report.png", lambda path: figure.savefig(path, format="png", dpi=110))
+    _draw(options.out / "report.png", segmenters, runs["demo-sfm"], report["verdict"])
     text = json.dumps(report, indent=2) + "\n"
     write_aside(options.out / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
     return report
@@ -124,9 +137,13 @@ def run_demo(options: Options) -> dict[str, Any]:
 
 def _stage(name: str, options: Options) -> Run:
     folder = options.out / "stages" / name
-    if folder.exists() and (run := read_run(folder)).is_finished():
-        return run
     recipe = replace(RECIPES[name].recipe, seed=options.seed)
+    if folder.exists():
+        run = read_run(folder)
+        if repr(run.recipe) != repr(recipe):
+            raise RunError(f"{options.out} holds a demo of another seed or version: remove it or choose another --out")
+        if run.is_finished():
+            return run
     return train_with_prerequisites(name, recipe, folder, options.device, resume=folder.exists())
 
 
@@ -134,32 +151,72 @@ def _segmenter(run: Run) -> VideoSegmenter:
     return cast("VideoSegmenter", run.networks()["segmenter"])
 
 
-def _target_miou(segmenters: dict[str, VideoSegmenter], options: Options) -> dict[str, float]:
+def _target_miou(segmenters: dict[str, VideoSegmenter], options: Options) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean IoU of each network as it is, and with BatchNorm statistics re-estimated on target frames."""
     device = choose_device(options.device)
-    evaluated = {
-        "source_only": segmenters["demo-source-only"],
-        "control_without_flow_loss": segmenters["demo-control"],
-        "adapted": segmenters["demo"],
-        "target_only": segmenters["demo-target-only"],
-    }
-    target = DataLoader(Unlabelled(TARGET.open()), STATISTICS_BATCH)
-    source_only = segmenters["demo-source-only"].to(device)
-    with_statistics = with_target_statistics(source_only, target, device)
-    evaluated["source_only_target_statistics"] = cast("VideoSegmenter", with_statistics)
     classes = TARGET_VALIDATION.label_space.evaluated
-    return {
-        name: mean_iou(segmentation_confusion(network.to(device), TARGET_VALIDATION, device), classes)
-        for name, network in evaluated.items()
-    }
+    target = DataLoader(Unlabelled(TARGET.open()), STATISTICS_BATCH)
+    plain, with_statistics = {}, {}
+    for row, network in segmenters.items():
+        plain[row] = mean_iou(segmentation_confusion(network.to(device), TARGET_VALIDATION, device), classes)
+        if row != "target_only":  # its statistics are the target's already
+            moved = cast("VideoSegmenter", with_target_statistics(network, target, device))
+            with_statistics[row] = mean_iou(segmentation_confusion(moved, TARGET_VALIDATION, device), classes)
+    return plain, with_statistics
+
+
+def _export(run: Run, folder: Path) -> Manifest:
+    if folder.exists():  # of a call that was interrupted later on
+        return read_bundle(folder).manifest
+    return export_bundle(run, folder, (TARGET.size,), "demo", "1")
+
+
+def _street(path: Path) -> Path:
+    if not path.exists():
+        write_street(path, TARGET.look)
+    return path
+
+
+def _draw(path: Path, segmenters: dict[str, VideoSegmenter], sfm_run: Run, sentence: str) -> None:
+    labelled, flows = TARGET_VALIDATION.open(), TARGET_VALIDATION_FLOW.open()
+    cpu = choose_device("cpu")
+    pictured = Pictured(
+        clips=[labelled[index] for index in PICTURED],
+        flows=[flows[index] for index in PICTURED],
+        source_only=segmenters["source_only"].to(cpu),
+        adapted=segmenters["adapted"].to(cpu),
+        sfm=cast("FlowNet", sfm_run.networks()["sfm"]),
+        label_space=TARGET_VALIDATION.label_space,
+    )
+    figure = draw_report(pictured, sentence)
+    write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=110))
+
+
+@contextlib.contextmanager
+def _logging_to_file(path: Path) -> Iterator[None]:
+    """Also keeps what a user sees go by."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path.parents[1]} cannot be written ({error.strerror}): choose another --out") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def main() -> None:
     """Runs the command line."""
     logging_to_stderr()
     options = tyro.cli(Options, prog="python -m benchmarks.demo", description=__doc__)
-    with user_errors_exit_with_2(RunError, BundleError, TrainingError, VerificationError, ValueError):
+    mistakes = (RunError, BundleError, TrainingError, VerificationError, ServerError, StreamError, ValueError)
+    with user_errors_exit_with_2(*mistakes), _logging_to_file(options.out / "logs" / "demo.log"):
         print_table(run_demo(options))
-        logger.info("look at %s and %s", options.out / "report.json", options.out / "report.png")
+        logger.info("look at report.png, overlay.mp4 and report.json in %s", options.out)
 
 
 if __name__ == "__main__":

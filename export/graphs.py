@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from serving.bundle import NEXT, RESULTS
+from training.models.upsampling import upsample
 from training.models.video_segmenter import KeyState, VideoSegmenter
 
 # From opset 20 on torch writes GridSample mode "linear", which TensorRT's parser takes for NEAREST without a word
 # (NVIDIA/TensorRT#4646).
 OPSET = 19
-SIZE_MULTIPLE = 64  # FlowNetS halves the frame six times
+SIZE_MULTIPLE = 8  # of the frame's sides: what a `VideoSegmenter` takes
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class StepGraph(nn.Module):
         super().__init__()
         self.segmenter = segmenter
 
-    def forward(self, frame: Tensor, previous_frame: Tensor, state: KeyState) -> tuple[Tensor, ...]:
+    def forward(self, frame: Tensor, previous_frame: Tensor, state: KeyState = ()) -> tuple[Tensor, ...]:
         """In the order of `serving.bundle.RESULTS`, then the next state."""
         step = self.segmenter.propagate(state, _network_frame(previous_frame), _network_frame(frame))
         labels = self.segmenter.upsample(step.logits).argmax(1)
-        confidence = step.logits.softmax(1).amax(1)
+        confidence = self._at_quarter_resolution(step.logits).softmax(1).amax(1)
         disagreement = step.propagated_logits.argmax(1) != step.logits.argmax(1)
         return (
             labels.to(torch.uint8),
@@ -66,6 +67,11 @@ class StepGraph(nn.Module):
             disagreement.float().mean((1, 2)),
             *step.state,
         )
+
+    def _at_quarter_resolution(self, logits: Tensor) -> Tensor:
+        """Scores (B, C, H / 4, W / 4): what a bundle's confidence is of, whatever the network's stride."""
+        factor = self.segmenter.stride // 4
+        return logits if factor == 1 else upsample(logits, factor)
 
 
 def state_shapes(segmenter: VideoSegmenter, height: int, width: int) -> tuple[StateShape, ...]:
@@ -94,10 +100,13 @@ def write_step_graph(
     with torch.no_grad():
         state = segmenter.encode_key(_network_frame(frame))
     batch = Dim("batch", min=1)
-    shapes = ({0: batch}, {0: batch}, tuple({0: batch} for _ in state))
+    inputs: tuple[object, ...] = (frame, frame.clone(), state)
+    shapes: tuple[object, ...] = ({0: batch}, {0: batch}, tuple({0: batch} for _ in state))
+    if not state:  # the exporter takes no empty tuple
+        inputs, shapes = inputs[:2], shapes[:2]
     names = ["frame", "previous_frame", *segmenter.state_names]
     results = [*RESULTS, *(NEXT + name for name in segmenter.state_names)]
-    _write(StepGraph(segmenter), (frame, frame.clone(), state), shapes, names, results, path, metadata)
+    _write(StepGraph(segmenter), inputs, shapes, names, results, path, metadata)
 
 
 def graph_inputs(path: Path) -> tuple[str, ...]:
@@ -126,7 +135,8 @@ def _write(
 ) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for chatty in ("torch.onnx", "onnx_ir", "onnxscript"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.eval(),
             inputs,
@@ -140,11 +150,14 @@ def _write(
         )
     assert program is not None  # dynamo=True always returns one
     model = program.model_proto
+    if not model.graph.node:  # the key graph of a per-frame network: ONNX Runtime loads none that does nothing at all
+        model.graph.node.append(onnx.helper.make_node("Identity", input_names[:1], ["unused"]))
     for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
         del node.metadata_props[:]  # stack traces with the paths of this machine
         node.doc_string = ""
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
         del value.metadata_props[:]
+    del model.graph.metadata_props[:]
     del model.metadata_props[:]
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)

@@ -29,6 +29,7 @@ from export.graphs import (
 )
 from export.verify import VerificationError, verify
 from serving.bundle import (
+    NAME_PATTERN,
     BundleError,
     ClassInfo,
     GraphFile,
@@ -52,9 +53,8 @@ class Options:
 
     run: tyro.conf.Positional[Path]  # run directory written by training.train
     out: Path  # bundle folder to write; must not exist
-    size: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="HEIGHTxWIDTH")
-    ] = ()  # frame size in pixels, multiples of 64; may be given several times; default is the size validated on
+    # frame size in pixels, multiples of 8; may be given several times; default is the size validated on
+    size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="HEIGHTxWIDTH")] = ()
     name: str = "flowseg"  # what clients ask for
     version: str = "1"  # of the model under this name
     json: bool = False  # print the figures of the verification as JSON on stdout
@@ -64,11 +64,20 @@ def export_bundle(run: Run, folder: Path, sizes: tuple[Size, ...], name: str, ve
     """Writes, verifies and then reveals a bundle.
 
     Raises:
-        BundleError: if `folder` exists or cannot be written.
+        BundleError: if `folder` exists or cannot be written, or `name` or `version` is none a bundle can have.
+        RunError: if the run is not finished or trained no segmenter.
         VerificationError: if the graphs do not answer like the run's network; nothing is left on disk then.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists: choose another --out or remove it")
+    for option, text in (("--name", name), ("--version", version)):
+        if not re.fullmatch(NAME_PATTERN, text):
+            raise BundleError(f"{option} {text!r} does not work: use up to 64 letters, digits, '.', '_' and '-'")
+    if not run.is_finished():
+        raise RunError(
+            f"{run.folder} is not finished: go on with it by"
+            f" 'python -m training.train {run.name} --out {run.folder} --resume'"
+        )
     segmenter = run.networks().get("segmenter")
     if not isinstance(segmenter, VideoSegmenter):
         raise RunError(f"{run.folder} trained no segmenter: export a run whose recipe does")
@@ -98,7 +107,7 @@ def _write(
         name=name,
         version=version,
         classes=tuple(ClassInfo(name=entry.name, color=entry.color) for entry in label_space.classes),
-        variants=tuple(_write_variant(segmenter.folded(), folder, size, name) for size in sizes),
+        variants=tuple(_write_variant(segmenter, folder, size, name) for size in sizes),
         provenance=_provenance(run),
         verification={},
     )
@@ -109,13 +118,16 @@ def _write(
 def _write_variant(segmenter: VideoSegmenter, folder: Path, size: Size, name: str) -> Variant:
     height, width = size
     started = time.monotonic()
-    metadata = {"flowseg.name": name, "flowseg.state_semantics": "merge_folded"}
+    folded = segmenter.folded()
+    metadata = {"flowseg.name": name}
+    if folded is not segmenter:
+        metadata["flowseg.state_semantics"] = "merge_folded"
     key_path = folder / f"key.fp32.{height}x{width}.onnx"
     step_path = folder / f"step.fp32.{height}x{width}.onnx"
-    write_key_graph(segmenter, height, width, key_path, {**metadata, "flowseg.graph": "key"})
-    write_step_graph(segmenter, height, width, step_path, {**metadata, "flowseg.graph": "step"})
+    write_key_graph(folded, height, width, key_path, {**metadata, "flowseg.graph": "key"})
+    write_step_graph(folded, height, width, step_path, {**metadata, "flowseg.graph": "step"})
     logger.info("wrote the graphs for %dx%d in %.0f s", height, width, time.monotonic() - started)
-    state = state_shapes(segmenter, height, width)
+    state = state_shapes(folded, height, width)
     return Variant(
         precision="fp32",
         height=height,
@@ -147,7 +159,7 @@ def parse_size(text: str) -> Size:
     """HEIGHTxWIDTH in pixels.
 
     Raises:
-        ValueError: unless both are positive multiples of 64, naming the next size that is.
+        ValueError: unless both are positive multiples of 8, naming the next size that is.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
@@ -155,7 +167,7 @@ def parse_size(text: str) -> Size:
     height, width = int(match[1]), int(match[2])
     valid = [max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (height, width)]
     if [height, width] != valid:
-        raise ValueError(f"size {text} is no multiple of {SIZE_MULTIPLE}: use {valid[0]}x{valid[1]}")
+        raise ValueError(f"size {text} is no multiple of {SIZE_MULTIPLE}: use --size {valid[0]}x{valid[1]}")
     return height, width
 
 
@@ -165,7 +177,8 @@ def main() -> None:
     options = tyro.cli(Options, prog="export/to_onnx.py", description=__doc__)
     with user_errors_exit_with_2(RunError, BundleError, VerificationError, ValueError):
         run = read_run(options.run)
-        sizes = tuple(parse_size(text) for text in options.size) or (run.recipe.validation.data.size,)
+        height, width = run.recipe.validation.data.size
+        sizes = tuple(dict.fromkeys(parse_size(text) for text in options.size or (f"{height}x{width}",)))
         manifest = export_bundle(run, options.out, sizes, options.name, options.version)
         logger.info("verified and wrote %s: %s", options.out, json.dumps(manifest.verification))
         if options.json:

@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 FRAME_INPUTS = frozenset({"frame", "previous_frame", "key_frame"})
 RESULTS = ("labels", "confidence", "mean_confidence", "disagreement")
 NEXT = "next_"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of models and versions
 MAX_CLASSES = 255  # labels are uint8, and 255 stays free for "no class"
 
 
@@ -63,8 +64,8 @@ class Variant(_Part):
     """The two graphs at one precision and one frame size."""
 
     precision: Literal["fp32", "fp16", "int8"]
-    height: int = Field(gt=0, multiple_of=64)  # of the frames, in pixels
-    width: int = Field(gt=0, multiple_of=64)
+    height: int = Field(gt=0, multiple_of=8)  # of the frames, in pixels
+    width: int = Field(gt=0, multiple_of=8)
     state: tuple[StateTensor, ...]
     key: GraphFile
     step: GraphFile
@@ -72,8 +73,8 @@ class Variant(_Part):
     @model_validator(mode="after")
     def _wired(self) -> Self:
         names = {tensor.name for tensor in self.state}
-        if len(names) < len(self.state) or names & FRAME_INPUTS:
-            raise ValueError("names of state tensors must be unique and differ from those of frames")
+        if len(names) < len(self.state) or names & (FRAME_INPUTS | set(RESULTS)):
+            raise ValueError("names of state tensors must be unique and differ from those of frames and results")
         if set(self.key.inputs) - {"frame"}:
             raise ValueError(f"the key graph may take 'frame' alone, not {self.key.inputs}")
         if set(self.key.outputs) != names:
@@ -90,8 +91,8 @@ class Manifest(_Part):
 
     format: Literal["flowseg-bundle"]
     format_version: Literal[1]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # what clients ask for
-    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=NAME_PATTERN)  # what clients ask for
+    version: str = Field(pattern=NAME_PATTERN)
     classes: tuple[ClassInfo, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     variants: tuple[Variant, ...] = Field(min_length=1)
     provenance: dict[str, JsonValue]  # recipe, commit, metrics, versions: for people
@@ -124,7 +125,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as JSON ({error}): export the bundle again") from error
     if not isinstance(document, dict) or document.get("format") != "flowseg-bundle":
         raise BundleError(f"{path} is not the manifest of a flowseg bundle")

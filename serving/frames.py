@@ -15,6 +15,8 @@ JPEG_SIGNATURE = b"\xff\xd8"
 # SOF0..SOF15 hold the size; DHT (C4), JPG (C8) and DAC (CC) lie among them and do not.
 JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_BARE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}  # RST0..RST7 and TEM have no length
+JPEG_NO_MARKER = 0x00  # decoders look for a size right behind it, not behind what would be its length
+MAX_JPEG_MARKERS = 65536  # that are looked at for the size, padding included; cameras write a few dozen
 
 
 class Size(NamedTuple):
@@ -66,7 +68,9 @@ class FrameDecoder:
             case Encoding.JPEG:
                 frame = self._decode_file(encoded, jpeg_size(encoded))
             case Encoding.PNG:
-                frame = self._decode_file(encoded, png_size(encoded))
+                size = png_size(encoded)
+                _check_png_chunks(encoded)
+                frame = self._decode_file(encoded, size)
             case Encoding.RAW_RGB:
                 frame = self._raw(encoded, 3)
             case Encoding.RAW_BGR:
@@ -85,7 +89,7 @@ class FrameDecoder:
             )
         try:
             image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error:  # for example a chunk that claims to be huge
+        except cv2.error:  # the decoder's own checks
             image = None
         if image is None or image.shape[:2] != (size.height, size.width):
             raise FrameRefusedError(f"frame does not decode as {self._encoding.value}: it is damaged or cut short")
@@ -124,6 +128,16 @@ def png_size(encoded: bytes) -> Size:
     return _positive(Size(*struct.unpack_from(">II", encoded, 16)), "PNG")
 
 
+def _check_png_chunks(encoded: bytes) -> None:
+    """Refuses a chunk that claims to be longer than the file: the decoder would allocate what it claims."""
+    position, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND" and position + 8 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        position += 12 + length  # with length, kind and checksum
+        if position > len(encoded):
+            raise FrameRefusedError("frame does not decode as PNG: it is damaged or cut short")
+
+
 def jpeg_size(encoded: bytes) -> Size:
     """The size in a JPEG's header.
 
@@ -133,7 +147,9 @@ def jpeg_size(encoded: bytes) -> Size:
     if not encoded.startswith(JPEG_SIGNATURE):
         raise FrameRefusedError("frame is not a JPEG")
     position = len(JPEG_SIGNATURE)
-    while position + 9 <= len(encoded) and encoded[position] == 0xFF:
+    for _ in range(MAX_JPEG_MARKERS):
+        if position + 9 > len(encoded) or encoded[position] != 0xFF or encoded[position + 1] == JPEG_NO_MARKER:
+            break
         marker = encoded[position + 1]
         if marker == 0xFF:  # padding
             position += 1

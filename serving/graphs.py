@@ -76,8 +76,9 @@ class ModelGraphs:
     def _only(self, answers: Sequence[Answer]) -> dict[str, Value]:
         (answer,) = answers
         if isinstance(answer, Exception):
+            reason = " ".join(str(answer).split())  # in one line, however many the runtime wrote
             raise BundleError(
-                f"{self._bundle.folder} cannot be run by {self._runtime.description}: {answer}"
+                f"{self._bundle.folder} cannot be run by {self._runtime.description}: {reason}"
             ) from answer
         return answer
 

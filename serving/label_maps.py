@@ -23,8 +23,15 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def decode_png(encoded: bytes) -> NDArray[np.uint8]:
-    """The map (H, W) in a PNG file."""
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    """The map (H, W) in a PNG file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:  # of an empty file
+        pixels = None
     if pixels is None:
         raise ValueError("the label map does not decode as PNG")
     return pixels.astype(np.uint8, copy=False)

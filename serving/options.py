@@ -1,12 +1,13 @@
 """The options of `python -m serving.server`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from serving.messages import Limits
+from serving.messages import MAX_INTERVAL, Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,13 @@ class ServerOptions:
         for name in ("max_streams", "max_batch", "max_in_flight", "max_consecutive_errors", "codec_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
-        for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s", "key_frame_interval"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {getattr(self, name)}")
+        for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be more than 0 and finite, not {getattr(self, name)}"
+                )
+        if not 1 <= self.key_frame_interval <= MAX_INTERVAL:
+            raise ValueError(f"--key-frame-interval must be within 1..{MAX_INTERVAL}, not {self.key_frame_interval}")
         for name in ("port", "http_port"):
             if not 0 <= getattr(self, name) < 65536:
                 raise ValueError(f"--{name.replace('_', '-')} must be within 0..65535, not {getattr(self, name)}")

@@ -51,7 +51,6 @@ class Schedule:
         return None
 
     def _batch(self, graph: Literal["key", "step"], streams: Sequence[Stream]) -> Batch:
-        number = next(self._numbers)
-        for stream in streams:
-            stream.is_running, stream.last_run = True, number
+        for stream in streams:  # numbered one by one, so that those of a batch keep their order in the next one
+            stream.is_running, stream.last_run = True, next(self._numbers)
         return Batch(graph, streams)

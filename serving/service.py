@@ -188,8 +188,9 @@ async def _abort(context: Context, error: ServingError) -> NoReturn:
     """Ends a call with the error's status and what tools need to know about it."""
     code = status_code(error)
     details: list[Message] = []
-    if isinstance(error, InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+    if isinstance(error, InvalidRequestError | FrameRefusedError):
+        field = error.field if isinstance(error, InvalidRequestError) else "frame.data"
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(error))
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, StreamLimitError):
         quota = error_details_pb2.QuotaFailure.Violation(subject="streams", description=str(error))

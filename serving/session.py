@@ -125,6 +125,8 @@ class Session:
             if not isinstance(request, pb.SegmentStreamRequest):  # grpc.aio.EOF
                 return
             await self._take(self._check(request), time.perf_counter())
+            if self._config.policy == pb.DELIVERY_POLICY_BLOCK:
+                await self._make_room()  # before the next frame is read: the client waits, not the frame
 
     async def _read(self) -> pb.SegmentStreamRequest:
         reading = asyncio.ensure_future(self._context.read())
@@ -201,7 +203,7 @@ class Session:
 
     async def _write_answers(self) -> None:
         assert self._reader is not None
-        while not (self._reader.done() and not self._in_flight and not self._drops):
+        while self._notices or self._drops or self._in_flight or not self._reader.done():
             self._wake_writer.clear()
             if self._notices:
                 await self._context.write(pb.SegmentStreamResponse(notice=self._notices.popleft()))

@@ -104,4 +104,5 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), reuse_port=False)
     except OSError as error:
-        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # the address would follow, once more
+        raise AddressError(f"cannot listen on {host}:{port}: {reason}") from error

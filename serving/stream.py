@@ -64,7 +64,7 @@ class Stream:
         self.refresh: Value = None  # the answered frame that the state is to be refreshed from
         self.is_running = False  # a graph runs for this stream
         self.is_closed = False
-        self.last_run = 0  # number of the last batch it was part of: who waited longest goes first
+        self.last_run = 0  # its number in the order of all runs: who waited longest goes first
         self._changed = changed
         self._runtime = runtime
         self._frame_shape = frame_shape

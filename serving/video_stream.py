@@ -117,7 +117,7 @@ class VideoStream:
             self._call: Iterator[pb.SegmentStreamResponse] = stub.SegmentStream(iter(self._requests.get, None))
             self.model: pb.Model = self._receive().started.model
         except BaseException:
-            self._channel.close()
+            self.close()
             raise
 
     def segment(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[FrameAnswer]:

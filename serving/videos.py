@@ -75,7 +75,10 @@ class LabelFolder:
         self._unfinished = folder.with_name(f".{folder.name}.unfinished")
         check_output(folder)
         shutil.rmtree(self._unfinished, ignore_errors=True)
-        self._unfinished.mkdir()
+        try:
+            self._unfinished.mkdir()
+        except OSError as error:  # a full or read-only disk, a name too long
+            raise VideoError(f"{folder} cannot be written: {error.strerror}") from error
 
     def write(self, sequence: int, png: bytes) -> None:
         """Adds a label map."""

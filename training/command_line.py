@@ -24,13 +24,13 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"there is no device {name!r}: use cpu, cuda, cuda:1, ...") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name.partition(":")[0] == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"no GPU answers, so {name!r} cannot be used: use --device cpu")
-    return device
+    try:
+        torch.zeros(1, device=name).cpu()  # torch knows names of devices that this machine does not have
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"there is no device {name!r}: use cpu, cuda, cuda:1, ...") from error
+    return torch.device(name)
 
 
 @contextlib.contextmanager
@@ -39,5 +39,5 @@ def user_errors_exit_with_2(*errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
         raise SystemExit(2) from None

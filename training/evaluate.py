@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
-from training.data import DATASETS, DataConfig
+from training.data import CityscapesSeq, DataConfig, SynthiaSeq, Viper, World
 from training.data.clip import LabelledClip
-from training.label_spaces import LabelSpace
+from training.label_spaces import LABEL_SPACES, LabelSpace
 from training.metrics import mean_iou, per_class_iou
 from training.models.video_segmenter import VideoSegmenter
-from training.run_directory import RunError, read_run, write_aside
+from training.run_directory import Run, RunError, read_run, write_aside
 from training.validation import segmentation_confusion
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,9 @@ class Options:
     """Options of `training.evaluate`."""
 
     run: tyro.conf.Positional[Path]  # run directory written by training.train
-    dataset: Literal["validation", "world", "viper", "cityscapes", "synthia"] = (
-        "validation"  # the run's own, or another
-    )
-    root: Path = Path(".")  # folder of the data set, where it has one
+    # the run's own (validation), or another
+    dataset: Literal["validation", "world", "viper", "cityscapes", "synthia"] = "validation"
+    root: Path | None = None  # folder of viper, cityscapes or synthia, which need it
     device: str = "auto"  # "cpu", "cuda", ...; "auto" takes a GPU when there is one
     json: bool = False  # print the figures as JSON on stdout instead of a table
 
@@ -60,6 +59,8 @@ def temporal_consistency(segmenter: VideoSegmenter, data: DataConfig, device: to
     agreeing, total = 0, 0
     for index in range(len(dataset)):  # type: ignore[arg-type]  # torch's Dataset does not declare its length
         frames = dataset[index].frames[-2:].to(device)
+        if len(frames) < 2:
+            raise ValueError("clips of one frame have no temporal consistency: use data with at least 2 num_frames")
         labels = segmenter(frames[None]).argmax(1)[0].byte().cpu().numpy()
         previous_labels = segmenter(frames[None, :1]).argmax(1)[0].byte().cpu().numpy()
         previous, current = (cv2.cvtColor(_pixels(frame), cv2.COLOR_RGB2GRAY) for frame in frames)
@@ -131,7 +132,7 @@ def main() -> None:
         if not isinstance(segmenter, VideoSegmenter):
             raise RunError(f"{run.folder} trained no segmenter: evaluate a run whose recipe does")
         segmenter.to(device)
-        data = run.recipe.validation.data if options.dataset == "validation" else _dataset(options)
+        data = _dataset(options, run)
         confusion = segmentation_confusion(segmenter, data, device)
         iou = per_class_iou(confusion)
         figures = {
@@ -146,9 +147,12 @@ def main() -> None:
         }
         stem = run.folder / f"evaluation-{options.dataset}"
         text = json.dumps(figures, indent=2) + "\n"
-        write_aside(stem.with_suffix(".json"), lambda path: path.write_text(text, encoding="utf-8"))
         figure = evaluation_picture(segmenter, data, confusion, device)
-        write_aside(stem.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=110))
+        try:
+            write_aside(stem.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=110))
+            write_aside(stem.with_suffix(".json"), lambda path: path.write_text(text, encoding="utf-8"))
+        except OSError as error:
+            raise RunError(f"{run.folder} cannot be written ({error.strerror})") from error
         logger.info("wrote %s.json and .png", stem)
         if options.json:
             sys.stdout.write(text)
@@ -156,9 +160,32 @@ def main() -> None:
             _show(figures)
 
 
-def _dataset(options: Options) -> DataConfig:
-    dataset: Any = DATASETS[options.dataset]  # Any: each has fields of its own
-    return cast("DataConfig", dataset() if options.dataset == "world" else dataset(root=options.root, split="val"))
+def _dataset(options: Options, run: Run) -> DataConfig:
+    """The run's own validation data, or others with its classes, in pairs as in the paper's evaluation."""
+    trained = run.recipe.source.label_space
+    data: DataConfig
+    match options.dataset, options.root:
+        case "validation", None:
+            return run.recipe.validation.data
+        case "world", None:
+            data = World(split="val", num_clips=40)
+        case "viper", Path() as root:
+            data = Viper(root=root, split="val", previous_labels=False)
+        case "cityscapes", Path() as root:
+            classes: Literal["viper", "synthia"] = "synthia" if trained == LABEL_SPACES["synthia"] else "viper"
+            data = CityscapesSeq(root=root, split="val", num_frames=2, classes=classes)
+        case "synthia", Path() as root:
+            data = SynthiaSeq(root=root, previous_labels=False)
+        case dataset, None:
+            raise ValueError(f"--dataset {dataset} lies in a folder: give --root DIR")
+        case dataset, _:
+            raise ValueError(f"--dataset {dataset} has no folder: leave out --root")
+    if data.label_space != trained:
+        raise ValueError(
+            f"{options.dataset} has the classes of {data.label_space.name}, the run was trained on those of"
+            f" {trained.name}: choose another --dataset"
+        )
+    return data
 
 
 def _show(figures: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ minutes on two CPU cores. The stages are those of the paper (section numbers of 
     demo-source-only       stage two on the source: Accel; its flow network is the teacher from here on
     demo-sfm               the segmentation-to-flow module, on source labels
     demo-sfc-one, demo     SFC stage one and stage two
-    demo-control-*         the same two with lambda_f = 0
-    demo-target-only-*     the same two on target labels, as many steps: what could be reached
+    demo-control*          the same two with lambda_f = 0
+    demo-augmented*        source-only with random colours, blur and noise: no target frame, and hard to beat
+    demo-target-only*      the same two on target labels, as many steps: what could be reached
 """
 
 from dataclasses import replace
@@ -35,7 +36,7 @@ class NamedRecipe(NamedTuple):
     recipe: Recipe
 
 
-DEMO_SIZE = (64, 128)  # height and width in pixels
+DEMO_SIZE = (96, 192)  # height and width in pixels
 SOURCE = World(look="source", split="train", size=DEMO_SIZE, num_clips=160, num_frames=2)
 SOURCE_FLOW = WorldFlow(look="source", split="train", size=DEMO_SIZE, num_clips=160)
 SOURCE_VALIDATION = replace(SOURCE, split="val", num_clips=40)
@@ -46,12 +47,13 @@ TARGET_VALIDATION_FLOW = WorldFlow(look="mid", split="val", size=DEMO_SIZE, num_
 
 FLOW_NET = FlowNetSConfig(width=0.375)
 PER_FRAME = PerFrameConfig(backbone="resnet10_slim", auxiliary=True)
-ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET)
-STAGE_ONE_STEPS, ADAPTATION_STEPS, STAGE_TWO_STEPS = 400, 150, 100
+# A random merge layer takes thousands of steps to learn what the average of both branches is from the start.
+ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET, merge_start="average")
+STAGE_ONE_STEPS, ADAPTATION_STEPS, STAGE_TWO_STEPS = 1000, 200, 100
 FROM_STAGE_ONE = ("segmenter.net_ref", "segmenter.net_update")
 
 _stage_one = Recipe(
-    method=SupervisedStageOne(segmenter=PER_FRAME, optimizer=Adam(learning_rate=5e-4), schedule=Poly()),
+    method=SupervisedStageOne(segmenter=PER_FRAME, optimizer=Adam(learning_rate=1e-3), schedule=Poly()),
     source=SOURCE,
     target=TARGET,
     validation=SegmentationValidation(data=TARGET_VALIDATION),
@@ -61,7 +63,7 @@ _stage_one = Recipe(
 )
 _stage_two = replace(
     _stage_one,
-    method=SupervisedStageTwo(segmenter=ACCEL, optimizer=Adam(learning_rate=5e-4), schedule=Poly()),
+    method=SupervisedStageTwo(segmenter=ACCEL, optimizer=Adam(learning_rate=2e-4), schedule=Poly()),
     steps=STAGE_TWO_STEPS,
     start_from={
         **dict.fromkeys(FROM_STAGE_ONE, "demo-source-only-one:segmenter.segnet"),
@@ -70,16 +72,16 @@ _stage_two = replace(
 )
 _flow = replace(
     _stage_one,
-    method=FlowSupervision(flow_net=FLOW_NET, optimizer=Adam(learning_rate=5e-4), schedule=Poly()),
+    method=FlowSupervision(flow_net=FLOW_NET, optimizer=Adam(learning_rate=1e-3), schedule=Poly()),
     source=SOURCE_FLOW,
     validation=FlowValidation(data=SOURCE_VALIDATION_FLOW),
-    steps=600,
+    steps=2500,
 )
 _sfm = replace(
     _stage_one,
     method=SfmPretraining(flow_net=FLOW_NET, optimizer=Adam(learning_rate=3e-4)),
     validation=SfmValidation(data=SOURCE_VALIDATION),
-    steps=200,
+    steps=300,
     source_batch=2,
     start_from=dict.fromkeys(("sfm", "teacher_flow"), "demo-source-only:segmenter.flownet"),
 )
@@ -91,16 +93,13 @@ _sfc_one = replace(
         teacher_flow=FLOW_NET,
         optimizer=Adam(learning_rate=5e-4),
         schedule=Poly(),
-        flow_weight=0.05,
     ),
     steps=ADAPTATION_STEPS,
     start_from={"segmenter": "demo-source-only-one:segmenter", **_FLOW_TEACHER},
 )
 _sfc_two = replace(
     _stage_two,
-    method=SfcStageTwo(
-        segmenter=ACCEL, teacher_flow=FLOW_NET, optimizer=Adam(learning_rate=5e-4), schedule=Poly(), flow_weight=0.01
-    ),
+    method=SfcStageTwo(segmenter=ACCEL, teacher_flow=FLOW_NET, optimizer=Adam(learning_rate=2e-4), schedule=Poly()),
     start_from={
         **dict.fromkeys(FROM_STAGE_ONE, "demo-sfc-one:segmenter.segnet"),
         "segmenter.flownet": "demo-flow:flow_net",
@@ -119,6 +118,10 @@ def _starting_from(recipe: Recipe, stage_one: str) -> Recipe:
     return replace(recipe, start_from={**recipe.start_from, **origins})
 
 
+def _augmented(recipe: Recipe) -> Recipe:
+    return replace(recipe, augment_source=True)
+
+
 def _on_target(recipe: Recipe) -> Recipe:
     return replace(recipe, source=TARGET)
 
@@ -133,6 +136,13 @@ RECIPES: dict[str, NamedRecipe] = {
     "demo-control-one": NamedRecipe("Embedded world: stage one without the flow loss.", _without_flow_loss(_sfc_one)),
     "demo-control": NamedRecipe(
         "Embedded world: Accel without the flow loss.", _starting_from(_without_flow_loss(_sfc_two), "demo-control-one")
+    ),
+    "demo-augmented-one": NamedRecipe(
+        "Embedded world: stage one on the source in random colours.", _augmented(_stage_one)
+    ),
+    "demo-augmented": NamedRecipe(
+        "Embedded world: Accel on the source in random colours.",
+        _starting_from(_augmented(_stage_two), "demo-augmented-one"),
     ),
     "demo-target-only-one": NamedRecipe(
         "Embedded world: stage one on target labels.",

@@ -15,6 +15,7 @@ import os
 import pickle
 import platform
 import subprocess
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,8 @@ def load_weights(module: nn.Module, state: Any, origin: str) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
-        raise RunError(f"{origin} does not fit {type(module).__name__}: {first[0].strip()}") from error
+        reason = textwrap.shorten(first[0], 200)  # it may list every weight there is
+        raise RunError(f"{origin} does not fit {type(module).__name__}: {reason}") from error
 
 
 def start_weights(networks: Networks, recipe: Recipe, find_run: Callable[[str], Run]) -> None:

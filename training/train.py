@@ -54,9 +54,14 @@ def main() -> None:
         name: (described.description, Training(described.recipe, Path("runs") / name))
         for name, described in RECIPES.items()
     }
-    name = next((argument for argument in sys.argv[1:] if argument in RECIPES), "")
-    options = tyro.extras.overridable_config_cli(commands, prog="python -m training.train", description=__doc__)
+    name = next(iter(sys.argv[1:]), "")
     with user_errors_exit_with_2(RunError, TrainingError, ValueError):
+        if name not in RECIPES and not name.startswith("-"):
+            found = f"there is no recipe {name!r}" if name else "no recipe is named"
+            raise ValueError(f"{found}: choose one of {', '.join(RECIPES)}")
+        options = tyro.extras.overridable_config_cli(commands, prog="python -m training.train", description=__doc__)
+        if options.resume and not options.out.exists():
+            raise ValueError(f"there is no run at {options.out} to go on with: leave out --resume, or mend --out")
         run = train_with_prerequisites(name, options.recipe, options.out, options.device, options.resume)
         logger.info("finished: %s", run.folder)
 

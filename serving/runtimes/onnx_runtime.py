@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU, or on an NVIDIA GPU with state that stays there."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -30,9 +31,9 @@ class OnnxRuntime:
         Raises:
             ValueError: if ONNX Runtime has no such device.
         """
-        kind, _, number = device.partition(":")
-        if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        if not re.fullmatch("cpu|cuda(:[0-9]+)?", device):
             raise ValueError(f"{device!r} is no device: choose cpu, cuda or cuda:N")
+        kind, _, number = device.partition(":")
         available = onnxruntime.get_available_providers()
         if kind == "cuda" and CUDA not in available:
             raise ValueError(
@@ -50,7 +51,11 @@ class OnnxRuntime:
         return f"ONNX Runtime {onnxruntime.__version__} on {device}"
 
     def load(self, path: Path) -> Graph:
-        """Loads an ONNX file."""
+        """Loads an ONNX file.
+
+        Raises:
+            BundleError: if it holds no graph that ONNX Runtime can run, or the GPU does not start.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3  # errors: what it warns of is for those who export
@@ -67,7 +72,7 @@ class OnnxRuntime:
         if self._kind == "cpu":
             return HostGraph(session)
         if session.get_providers()[0] != CUDA:
-            raise ValueError(f"ONNX Runtime could not start CUDA for {path.name}: check the driver, or choose cpu")
+            raise BundleError(f"ONNX Runtime could not start CUDA for {path.name}: check the driver, or choose cpu")
         return DeviceGraph(session, self._kind, self._number)
 
     def to_device(self, array: Array) -> Value:

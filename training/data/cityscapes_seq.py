@@ -30,9 +30,8 @@ class CityscapesSeq(DataConfig):
     split: Literal["train", "val"] = "train"  # which cities
     size: tuple[int, int] = (512, 1024)  # height and width of the frames in pixels, multiples of 4
     num_frames: int = 3  # consecutive frames of a clip
-    frame_list: Path | None = (
-        None  # lines like val_lindau_000000_000019 name labelled frames; none: every labelled frame
-    )
+    # lines like val_lindau_000000_000019 name labelled frames; none: every labelled frame
+    frame_list: Path | None = None
     classes: Literal["viper", "synthia"] = "viper"  # benchmark whose classes the labels get: the one of the source
 
     def __post_init__(self) -> None:

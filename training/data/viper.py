@@ -37,9 +37,8 @@ class Viper(DataConfig):
     split: Literal["train", "val"] = "train"  # which videos
     size: tuple[int, int] = (720, 1280)  # height and width of the frames in pixels, multiples of 4
     num_frames: int = 2  # consecutive frames of a clip
-    frame_list: Path | None = (
-        None  # lines like 001/001_00010.jpg name the last frames of clips; none: every labelled frame
-    )
+    # lines like 001/001_00010.jpg name the last frames of clips; none: every labelled frame
+    frame_list: Path | None = None
     previous_labels: bool = True  # also read the labels of the frames before; SFM pre-training needs them
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ Names of weights are the official ones (net_ref, net_update, flownet, merge).
 
 import copy
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +30,28 @@ class Accel(VideoSegmenter):
     stride = 4
     state_names = ("reference_scores",)
 
-    def __init__(self, net_ref: DeepLab, net_update: DeepLab, flownet: FlowNet, num_classes: int) -> None:
-        """Joins networks of `num_classes` scores each; the merge layer is drawn anew."""
+    def __init__(
+        self,
+        net_ref: DeepLab,
+        net_update: DeepLab,
+        flownet: FlowNet,
+        num_classes: int,
+        merge_start: Literal["random", "average"],
+    ) -> None:
+        """Joins networks of `num_classes` scores each by a new merge layer; see `AccelConfig.merge_start`."""
         super().__init__()
         self.num_classes = num_classes
         self.net_ref = net_ref
         self.net_update = net_update
         self.flownet = flownet
         self.merge = nn.Conv2d(2 * num_classes, num_classes, 1)
-        nn.init.xavier_normal_(self.merge.weight)
         nn.init.zeros_(self.merge.get_parameter("bias"))
+        match merge_start:
+            case "random":
+                nn.init.xavier_normal_(self.merge.weight)
+            case "average":
+                with torch.no_grad():
+                    self.merge.weight.copy_(torch.eye(num_classes).repeat(1, 2)[:, :, None, None] / 2)
 
     def encode_key(self, frame: Tensor) -> KeyState:
         """The reference network's scores, at 1/4 resolution."""
@@ -95,6 +108,8 @@ class AccelConfig(SegmenterConfig):
     reference: BackboneName = "resnet101"  # residual network on key frames: the expensive one
     update: BackboneName = "resnet101"  # residual network on every frame; a smaller one makes streaming cheap
     flow_net: FlowNetConfig = field(default_factory=FlowNetSConfig)  # flow network between consecutive frames
+    # weights of a new merge layer: drawn, as in the official code, or the mean of both branches, for short trainings
+    merge_start: Literal["random", "average"] = "random"
 
     def build(self, num_classes: int) -> Accel:
         """A newly initialised segmenter."""
@@ -103,4 +118,5 @@ class AccelConfig(SegmenterConfig):
             net_update=DeepLab(self.update, num_classes, auxiliary=False),
             flownet=self.flow_net.build(),
             num_classes=num_classes,
+            merge_start=self.merge_start,
         )

@@ -93,7 +93,7 @@ def per_frame() -> PerFrame:
 def accel(trainable_flow: FlowNetS, reference: Reference) -> Accel:
     """The network of stage two, in training mode."""
     segmenter = Accel(
-        _segnet(NET_REF, auxiliary=False), _segnet(SEGNET, auxiliary=False), trainable_flow, NUM_CLASSES
+        _segnet(NET_REF, auxiliary=False), _segnet(SEGNET, auxiliary=False), trainable_flow, NUM_CLASSES, "random"
     ).double()
     arrays = reference("accel101")
     segmenter.merge.load_state_dict({"weight": arrays["merge_w"], "bias": arrays["merge_b"]})

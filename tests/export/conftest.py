@@ -1,0 +1,139 @@
+"""Small networks, their graphs, runs of two steps, and bundles made from those by the command."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from export.graphs import write_key_graph, write_step_graph
+from export.to_onnx import main
+from serving.bundle import Bundle, read_bundle
+from training.data.world.dataset import World, WorldFlow
+from training.methods.flow_supervision import FlowSupervision
+from training.methods.method import Method
+from training.methods.optimization import Adam
+from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.models import SEGMENTERS
+from training.models.accel import AccelConfig
+from training.models.deeplab import Classifier
+from training.models.flownet_s import FlowNetSConfig
+from training.models.optical_flow import FlowNet
+from training.models.per_frame import PerFrameConfig
+from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
+from training.recipe import Recipe
+from training.run_directory import Run
+from training.trainer import train
+from training.validation import FlowValidation, SegmentationValidation, Validation
+
+SIZE = (64, 128)  # of the graphs
+SMALL_FLOW_NET = FlowNetSConfig(width=0.25)
+SMALL_PER_FRAME = PerFrameConfig(backbone="resnet10_slim")
+SMALL_ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=SMALL_FLOW_NET)
+SMALL: dict[str, SegmenterConfig] = {"per_frame": SMALL_PER_FRAME, "accel": SMALL_ACCEL}
+SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
+    "per_frame": SupervisedStageOne(segmenter=SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3)),
+    "accel": SupervisedStageTwo(segmenter=SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3)),
+    "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
+}
+WORLD = World(size=(64, 64), num_clips=2)
+WORLD_FLOW = WorldFlow(size=(64, 64), num_clips=2)
+
+
+class Graphs(NamedTuple):
+    """A network and the files of its graphs."""
+
+    segmenter: VideoSegmenter
+    key: Path
+    step: Path
+
+
+MakeGraphs = Callable[[VideoSegmenter, tuple[int, int]], Graphs]
+
+
+@pytest.fixture(scope="session")
+def make_graphs(tmp_path_factory: pytest.TempPathFactory) -> MakeGraphs:
+    def make(segmenter: VideoSegmenter, size: tuple[int, int]) -> Graphs:
+        folder = tmp_path_factory.mktemp("graphs")
+        made = Graphs(segmenter, folder / "key.onnx", folder / "step.onnx")
+        write_key_graph(segmenter.folded(), *size, made.key, {"graph": "key"})
+        write_step_graph(segmenter.folded(), *size, made.step, {"graph": "step"})
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session", params=SEGMENTERS)
+def graphs(request: pytest.FixtureRequest, make_graphs: MakeGraphs) -> Graphs:
+    """Of networks whose answers vary over the image, with flows of about a pixel."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        segmenter = SMALL[request.param].build(num_classes=15)
+        for module in segmenter.modules():
+            if isinstance(module, FlowNet | Classifier):
+                for parameter in module.parameters():
+                    nn.init.normal_(parameter, std=0.05 if isinstance(module, FlowNet) else 1.0)
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # the statistics become those of the frames forwarded last
+        segmenter.train()(torch.rand(4, 2, 3, *SIZE))
+        return make_graphs(segmenter.eval(), SIZE)
+
+
+def train_small(name: str, folder: Path) -> Run:
+    validation: Validation = FlowValidation(data=WORLD_FLOW) if name == "flow" else SegmentationValidation(data=WORLD)
+    recipe = Recipe(
+        method=SMALL_METHODS[name],
+        source=WORLD_FLOW if name == "flow" else WORLD,
+        target=WORLD,
+        validation=validation,
+        steps=2,
+        source_batch=2,
+        keep_best=False,
+    )
+
+    def no_prerequisites(name: str) -> Run:
+        raise AssertionError(f"nothing starts from {name}")
+
+    return train(name, recipe, folder, no_prerequisites, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def flow_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run without a segmenter."""
+    return train_small("flow", tmp_path_factory.mktemp("runs") / "flow")
+
+
+@pytest.fixture(scope="session")
+def per_frame_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train_small("per_frame", tmp_path_factory.mktemp("runs") / "per_frame")
+
+
+@pytest.fixture
+def own_run(per_frame_run: Run, tmp_path: Path) -> Run:
+    """A copy of a run, to be changed."""
+    folder = tmp_path / "own"
+    shutil.copytree(per_frame_run.folder, folder)
+    return Run(folder, per_frame_run.name, per_frame_run.recipe, per_frame_run.provenance)
+
+
+class Exported(NamedTuple):
+    """A run and the bundle made from it, for frames of 64x64 and of 64x128 pixels."""
+
+    run: Run
+    bundle: Bundle
+
+
+@pytest.fixture(scope="session", params=SEGMENTERS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("exported")
+    run = train_small(request.param, folder / "run")
+    arguments = ["to_onnx.py", str(run.folder), "--out", str(folder / "bundle"), "--name", "street", "--version", "2.1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*arguments, "--size", "64x64", "--size", "64x128", "--size", "64x64"])
+        main()
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle", "run"]
+    return Exported(run, read_bundle(folder / "bundle"))

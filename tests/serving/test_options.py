@@ -1,0 +1,67 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+
+from serving.options import ServerOptions
+
+DEFAULTS = ServerOptions(bundles=(Path("bundle"),))
+
+
+def parse(*arguments: str) -> ServerOptions:
+    return tyro.cli(ServerOptions, args=arguments)
+
+
+def test_a_bundle_is_all_it_takes() -> None:
+    assert parse("bundle") == DEFAULTS
+    DEFAULTS.check()
+
+
+def test_several_bundles_are_named_one_after_the_other() -> None:
+    assert parse("first", "second").bundles == (Path("first"), Path("second"))
+
+
+def test_options_have_the_names_of_their_fields() -> None:
+    options = parse("bundle", "--port", "0", "--size", "1024", "512", "--max-frame-megapixels", "2.5", "--json")
+    assert (options.port, options.size, options.max_frame_megapixels, options.json) == (0, (1024, 512), 2.5, True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("bundles", (), "name at least one bundle to serve"),
+        ("max_streams", 0, "--max-streams must be 1 or more, not 0"),
+        ("max_batch", -1, "--max-batch must be 1 or more, not -1"),
+        ("max_in_flight", 0, "--max-in-flight must be 1 or more, not 0"),
+        ("max_consecutive_errors", 0, "--max-consecutive-errors must be 1 or more, not 0"),
+        ("codec_threads", 0, "--codec-threads must be 1 or more, not 0"),
+        ("max_frame_mb", 0.0, "--max-frame-mb must be more than 0 and finite, not 0.0"),
+        ("max_frame_mb", math.inf, "--max-frame-mb must be more than 0 and finite, not inf"),
+        ("max_frame_megapixels", -1.0, "--max-frame-megapixels must be more than 0 and finite, not -1.0"),
+        ("max_frame_megapixels", math.nan, "--max-frame-megapixels must be more than 0 and finite, not nan"),
+        ("idle_timeout_s", 0.0, "--idle-timeout-s must be more than 0 and finite, not 0.0"),
+        ("key_frame_interval", 0, "--key-frame-interval must be within 1..100000, not 0"),
+        ("key_frame_interval", 100_001, "--key-frame-interval must be within 1..100000, not 100001"),
+        ("port", -1, "--port must be within 0..65535, not -1"),
+        ("http_port", 65536, "--http-port must be within 0..65535, not 65536"),
+        ("threads", -1, "--threads and --grace-s must not be negative"),
+        ("grace_s", -0.5, "--threads and --grace-s must not be negative"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_option(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        replace(DEFAULTS, **{field: value}).check()
+
+
+def test_clients_are_held_to_the_options() -> None:
+    limits = replace(DEFAULTS, max_frame_mb=1.5, max_frame_megapixels=0.25, max_streams=3, idle_timeout_s=9).limits()
+    assert (limits.max_frame_bytes, limits.max_frame_pixels) == (1_500_000, 250_000)
+    assert (limits.max_streams, limits.idle_timeout_s, limits.default_key_frame_interval) == (3, 9, 5)
+
+
+@pytest.mark.parametrize(("max_in_flight", "default"), [(64, 8), (3, 3)])
+def test_the_default_in_flight_is_no_more_than_the_limit(max_in_flight: int, default: int) -> None:
+    assert replace(DEFAULTS, max_in_flight=max_in_flight).limits().default_in_flight == default

@@ -1,0 +1,338 @@
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from training.data.clip import LabelledClip
+from training.data.world.dataset import World, WorldFlow
+from training.data.world.layouts import Videos, write_layout
+from training.evaluate import main, temporal_consistency
+from training.label_spaces import SYNTHIA_TO_CITYSCAPES
+from training.methods.flow_supervision import FlowSupervision
+from training.metrics import mean_iou
+from training.models.flownet_s import FlowNetSConfig
+from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
+from training.recipe import Recipe
+from training.run_directory import Run, read_run, save_checkpoint, write_run_file
+from training.validation import FlowValidation, SegmentationValidation, segmentation_confusion
+
+Train = Callable[..., Run]
+CPU = torch.device("cpu")
+WORLD = World(size=(64, 64), num_clips=2)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    main()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object
+) -> str:
+    """The sentence with which the command stops; nothing below `folder` has changed."""
+    before = contents(folder)
+    capsys.readouterr()  # what was trained before
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, *arguments)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert not captured.out
+    lines = [line for line in captured.err.splitlines() if line]
+    assert len(lines) == 1, lines
+    assert contents(folder) == before
+    return lines[0]
+
+
+def untrained(folder: Path, recipe: Recipe) -> Run:
+    """A run whose networks are as they were drawn."""
+    folder.mkdir()
+    write_run_file(folder, "untrained", recipe)
+    networks = recipe.method.networks(recipe.source.label_space.num_classes)
+    states = {name: network.state_dict() for name, network in networks.items()}
+    save_checkpoint(folder / "last.pt", {"step": recipe.steps, "measures": {}, "networks": states})
+    return read_run(folder)
+
+
+class Painter(VideoSegmenter):
+    """Gives every frame a class of its own choice, whatever it shows."""
+
+    num_classes = 15
+    stride = 1
+    state_names = ()
+
+    def __init__(self, paint: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.paint = paint  # frames (B, 3, H, W) to classes (B, H, W)
+
+    def encode_key(self, frame: Tensor) -> KeyState:
+        return ()
+
+    def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
+        scores = nn.functional.one_hot(self.paint(frame), self.num_classes).permute(0, 3, 1, 2).float()
+        return Propagation(scores, (), scores)
+
+
+def test_a_constant_answer_is_perfectly_consistent() -> None:
+    def constant(frame: Tensor) -> Tensor:
+        return torch.full_like(frame[:, 0], 4).long()
+
+    assert temporal_consistency(Painter(constant), WORLD, CPU) == 100.0
+
+
+def test_an_answer_that_always_changes_has_no_consistency() -> None:
+    num_calls = iter(range(100))
+
+    def alternating(frame: Tensor) -> Tensor:
+        return torch.full_like(frame[:, 0], next(num_calls) % 2).long()
+
+    # Two forward passes per clip, the second on the frame before alone.
+    assert temporal_consistency(Painter(alternating), replace(WORLD, num_frames=2), CPU) == 0.0
+
+
+def test_labels_that_move_with_the_scene_are_more_consistent_than_noise() -> None:
+    def brightness(frame: Tensor) -> Tensor:
+        return (2.99 * frame.mean(1)).long()
+
+    def noise(frame: Tensor) -> Tensor:
+        return torch.randint_like(frame[:, 0], 3).long()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        moving, flickering = (temporal_consistency(Painter(paint), WORLD, CPU) for paint in (brightness, noise))
+    assert moving > 80
+    assert 25 < flickering < 42  # a third agrees by chance
+
+
+def test_the_figures_and_a_picture_are_written_into_the_run(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_tiny(steps=1)
+    before = set(run.folder.iterdir())
+    capsys.readouterr()
+    call(monkeypatch, run.folder, "--json")
+    figures = json.loads(capsys.readouterr().out)
+    written = json.loads((run.folder / "evaluation-validation.json").read_text(encoding="utf-8"))
+    assert figures == written
+    assert {path.name for path in set(run.folder.iterdir()) - before} == {
+        "evaluation-validation.json", "evaluation-validation.png",
+    }  # fmt: skip
+    assert set(figures) == {"dataset", "miou", "miou_absent_is_zero", "iou", "temporal_consistency"}
+    assert figures["dataset"] == "validation"
+    assert list(figures["iou"]) == list(run.recipe.source.label_space.names)
+    segmenter = run.networks()["segmenter"]
+    assert isinstance(segmenter, VideoSegmenter)
+    data = run.recipe.validation.data
+    confusion = segmentation_confusion(segmenter, data, CPU)
+    assert figures["miou"] == pytest.approx(mean_iou(confusion, data.label_space.evaluated))
+    assert figures["miou"] == pytest.approx(run.measures()["miou"])
+    assert 0 <= figures["miou_absent_is_zero"] <= figures["miou"] <= 100
+    present = [value for value in figures["iou"].values() if value is not None]
+    assert figures["miou"] == pytest.approx(np.mean(present))
+    assert 0 < figures["temporal_consistency"] <= 100
+    with Image.open(run.folder / "evaluation-validation.png") as picture:
+        assert picture.size[0] == 12 * 110
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_without_json_a_table_names_every_class(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_tiny(steps=1)
+    capsys.readouterr()
+    call(monkeypatch, run.folder, "--device", "cpu")
+    table = capsys.readouterr().out
+    for phrase in (*run.recipe.source.label_space.names, "validation: mIoU", "IoU (%)", "temporal consistency"):
+        assert phrase in table
+
+
+def test_a_second_evaluation_replaces_the_first(train_tiny: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train_tiny(steps=1)
+    (run.folder / "evaluation-validation.json").write_text("old")
+    (run.folder / "evaluation-validation.png").write_text("old")
+    call(monkeypatch, run.folder)
+    assert json.loads((run.folder / "evaluation-validation.json").read_text(encoding="utf-8"))
+    with Image.open(run.folder / "evaluation-validation.png") as picture:
+        picture.load()
+
+
+def test_the_embedded_world_is_another_data_set(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[World] = []
+    real_open = World.open
+
+    def open_two(world: World) -> Dataset[LabelledClip]:
+        opened.append(world)
+        return real_open(replace(world, num_clips=2))
+
+    monkeypatch.setattr(World, "open", open_two)
+    run = train_tiny(steps=1)
+    opened.clear()
+    capsys.readouterr()
+    call(monkeypatch, run.folder, "--dataset", "world", "--json")
+    assert json.loads(capsys.readouterr().out)["dataset"] == "world"
+    assert {(world.split, world.look) for world in opened} == {("val", "source")}
+    assert {path.name for path in run.folder.glob("evaluation-*")} == {"evaluation-world.json", "evaluation-world.png"}
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frame with labels, and those around it, in the layouts of VIPER and Cityscapes, and two of SYNTHIA."""
+    root = tmp_path_factory.mktemp("layouts")
+    for layout in ("viper", "cityscapes", "synthia"):
+        for _ in write_layout(root / layout, layout, [Videos(1, (64, 64), "source", "val", 0)]):
+            pass
+    for path in (root / "viper/val/cls").glob("*/*.png"):
+        if not path.name.endswith("_00010.png"):
+            path.unlink()
+    for path in (root / "synthia/GT/LABELS/Stereo_Left/Omni_F").glob("*.png"):
+        if path.name != "000007.png":
+            path.unlink()
+    return root
+
+
+@pytest.fixture
+def synthia_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs on the embedded world are of the other benchmark."""
+    monkeypatch.setattr(World, "label_space", SYNTHIA_TO_CITYSCAPES)
+
+
+@pytest.mark.parametrize("dataset", ["viper", "cityscapes"])
+def test_data_sets_on_disk_are_read_from_their_root(
+    dataset: str,
+    layouts: Path,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    call(monkeypatch, run.folder, "--dataset", dataset, "--root", layouts / dataset, "--json")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["dataset"] == dataset
+    assert list(figures["iou"]) == list(run.recipe.source.label_space.names)
+    assert {path.name for path in run.folder.glob("evaluation-*")} == {
+        f"evaluation-{dataset}.json", f"evaluation-{dataset}.png",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("synthia_classes")
+@pytest.mark.parametrize("dataset", ["synthia", "cityscapes"])
+def test_a_run_of_the_other_benchmark_is_evaluated_on_its_classes(
+    dataset: str,
+    layouts: Path,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    call(monkeypatch, run.folder, "--dataset", dataset, "--root", layouts / dataset, "--json")
+    assert list(json.loads(capsys.readouterr().out)["iou"]) == list(SYNTHIA_TO_CITYSCAPES.names)
+
+
+def test_mistakes_are_one_sentence_and_status_2(
+    layouts: Path,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe).folder
+
+    def refused(*arguments: object) -> str:
+        return refusal(monkeypatch, capsys, tmp_path, *arguments)
+
+    assert "there is no run at" in refused(tmp_path / "nowhere")
+    assert "there is no run at" in refused(run / "last.pt")
+    assert "there is no device 'abacus'" in refused(run, "--device", "abacus")
+    for dataset in ("viper", "cityscapes"):
+        assert str(tmp_path / "nowhere") in refused(run, "--dataset", dataset, "--root", tmp_path / "nowhere")
+        assert str(tmp_path) in refused(run, "--dataset", dataset, "--root", tmp_path)
+        assert f"--dataset {dataset} lies in a folder: give --root DIR" in refused(run, "--dataset", dataset)
+    assert "--dataset world has no folder: leave out --root" in refused(run, "--dataset", "world", "--root", tmp_path)
+    sentence = refused(run, "--dataset", "synthia", "--root", layouts / "synthia")
+    assert "the classes of synthia-to-cityscapes, the run was trained on those of viper-to-cityscapes" in sentence
+
+
+def damaged_checkpoint(run: Run) -> None:
+    path = run.folder / "last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def no_checkpoint(run: Run) -> None:
+    (run.folder / "last.pt").unlink()
+
+
+def other_network(run: Run) -> None:
+    save_checkpoint(run.folder / "last.pt", {"networks": {"segmenter": {"weight": torch.zeros(1)}}})
+
+
+def no_network(run: Run) -> None:
+    save_checkpoint(run.folder / "last.pt", {"networks": {}})
+
+
+def damaged_recipe(run: Run) -> None:
+    (run.folder / "run.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (damaged_checkpoint, "is not a readable checkpoint"),
+        (no_checkpoint, "there is no checkpoint"),
+        (other_network, "does not fit PerFrame"),
+        (no_network, "has no network 'segmenter'"),
+        (damaged_recipe, "run.json cannot be read"),
+    ],
+)
+def test_a_damaged_run_is_told(
+    damage: Callable[[Run], None],
+    sentence: str,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    damage(run)
+    assert sentence in refusal(monkeypatch, capsys, tmp_path, run.folder)
+
+
+def test_a_run_without_a_segmenter_is_refused(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flow = WorldFlow(size=(64, 64), num_clips=1)
+    method: Any = FlowSupervision(flow_net=FlowNetSConfig(width=0.25))  # Any: of another kind of clips
+    recipe = replace(tiny_recipe, method=method, source=flow, validation=FlowValidation(data=flow))
+    run = untrained(tmp_path / "run", recipe)
+    assert "trained no segmenter" in refusal(monkeypatch, capsys, tmp_path, run.folder)
+
+
+def test_clips_of_one_frame_have_no_consistency(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validation = SegmentationValidation(data=replace(WORLD, num_frames=1))
+    run = untrained(tmp_path / "run", replace(tiny_recipe, validation=validation))
+    assert "use data with at least 2 num_frames" in refusal(monkeypatch, capsys, tmp_path, run.folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    (run.folder / "evaluation-validation.png").mkdir()
+    assert "run cannot be written" in refusal(monkeypatch, capsys, tmp_path, run.folder)

@@ -1,0 +1,171 @@
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from training.data.clip import IGNORE, FlowClip, LabelledClip
+from training.data.data_config import DataConfig
+from training.label_spaces import ClassInfo, LabelSpace
+from training.methods.method import Networks
+from training.models.optical_flow import FlowNet
+from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
+from training.validation import (
+    BATCH,
+    FlowValidation,
+    SegmentationValidation,
+    SfmValidation,
+    Validation,
+    flow_error,
+    segmentation_confusion,
+)
+
+CPU = torch.device("cpu")
+SIDE = 16
+THREE = LabelSpace(
+    "three", (ClassInfo("a", (0, 0, 0), ()), ClassInfo("b", (1, 1, 1), ()), ClassInfo("c", (2, 2, 2), (), False))
+)
+
+
+class Listed(Dataset[Any]):
+    def __init__(self, clips: tuple[Any, ...]) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.clips[index]
+
+
+@dataclass(frozen=True, eq=False)
+class Handmade(DataConfig):
+    """Clips in memory."""
+
+    clips: tuple[Any, ...]
+    size: tuple[int, int] = (SIDE, SIDE)
+
+    @property
+    def label_space(self) -> LabelSpace:
+        return THREE
+
+    def open(self) -> Dataset[Any]:
+        return Listed(self.clips)
+
+
+class Reader(VideoSegmenter):
+    """Reads the class off the red channel of the current frame, or, where that is white, of the key frame."""
+
+    num_classes = 3
+    stride = 1
+    state_names = ("red",)
+
+    def encode_key(self, frame: Tensor) -> KeyState:
+        return (frame[:, :1],)
+
+    def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
+        red = torch.where(frame[:, :1] == 1, state[0], frame[:, :1])
+        scores = -(10 * red - torch.arange(3).view(1, 3, 1, 1)).abs()
+        return Propagation(scores, state, scores)
+
+
+class Constant(FlowNet):
+    """The same flow everywhere."""
+
+    def __init__(self, x: float, y: float) -> None:
+        super().__init__()
+        self.flow = torch.tensor([float(x), float(y)]).view(1, 2, 1, 1)
+
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        return self.flow.expand(len(current), 2, current.shape[2] // 4, current.shape[3] // 4)
+
+
+def labelled(last_labels: Tensor, *reds: float) -> LabelledClip:
+    """A clip whose frames are red to a degree each; the labels of all frames but the last are class 2."""
+    frames = torch.zeros(len(reds), 3, SIDE, SIDE)
+    frames[:, 0] = torch.tensor(reds).view(-1, 1, 1)
+    labels = torch.full((len(reds), SIDE, SIDE), 2)
+    labels[-1] = last_labels
+    return LabelledClip(frames, labels, labels[-1, 2::4, 2::4])
+
+
+def all_of(category: int) -> Tensor:
+    return torch.full((SIDE, SIDE), category)
+
+
+def test_only_the_labels_of_last_frames_are_compared_and_ignored_pixels_left_out() -> None:
+    half = all_of(1)
+    half[: SIDE // 2] = IGNORE
+    clips = (labelled(all_of(0), 0.2, 0.0), labelled(half, 0.2, 0.0), labelled(all_of(1), 0.2, 0.1))
+    confusion = segmentation_confusion(Reader(), Handmade(clips), CPU)
+    pixels = SIDE * SIDE
+    assert confusion.tolist() == [[pixels, 0, 0], [pixels // 2, pixels, 0], [0, 0, 0]]
+
+
+def test_the_first_frame_of_a_clip_is_the_key_frame() -> None:
+    confusion = segmentation_confusion(Reader(), Handmade((labelled(all_of(1), 0.1, 0.0, 1.0),)), CPU)
+    assert confusion[1, 1] == SIDE * SIDE
+
+
+def test_every_clip_counts_once_also_in_the_last_and_smaller_batch() -> None:
+    clips = tuple(labelled(all_of(0), 0.0, 0.0) for _ in range(2 * BATCH + 1))
+    assert segmentation_confusion(Reader(), Handmade(clips), CPU)[0, 0] == len(clips) * SIDE * SIDE
+
+
+def test_the_score_of_a_segmenter_is_the_mean_iou_over_evaluated_classes() -> None:
+    # Class 0: half of its pixels found, IoU 50. Class 1: all found, but as many of class 2 are taken for it, IoU 50.
+    upper = torch.zeros(SIDE, SIDE)
+    upper[: SIDE // 2] = 0.2
+    first = labelled(all_of(0), 0.0, 0.0)
+    first.frames[-1, 0] = upper
+    clips = (first, labelled(all_of(1), 0.0, 0.1), labelled(all_of(2), 0.0, 0.1))
+    validation = SegmentationValidation(data=Handmade(clips))
+    measures = validation.measure({"segmenter": Reader()}, CPU)
+    assert measures == {"miou": 50.0}
+    assert validation.score(measures) == 50.0
+
+
+def flow_clip(x: float, num_visible_rows: int) -> FlowClip:
+    flow = torch.zeros(2, SIDE, SIDE)
+    flow[0] = x
+    valid = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    valid[:num_visible_rows] = True
+    return FlowClip(torch.zeros(2, 3, SIDE, SIDE), flow, valid)
+
+
+def test_the_flow_error_is_the_mean_over_visible_pixels_at_quarter_resolution() -> None:
+    # 16 cells that move by 1 and 8 visible ones that move by 3, of a network that says 1.
+    data = Handmade((flow_clip(4.0, SIDE), flow_clip(12.0, SIDE // 2)))
+    assert flow_error(Constant(1, 0), data, CPU) == {
+        "epe": pytest.approx(8 * 2 / 24), "epe_of_no_flow": pytest.approx((16 * 1 + 8 * 3) / 24),
+    }  # fmt: skip
+
+
+def test_clips_of_different_batches_weigh_the_same() -> None:
+    clips = tuple(flow_clip(4.0, SIDE) for _ in range(BATCH))
+    measures = flow_error(Constant(0, 0), Handmade((*clips, flow_clip(24.0, SIDE))), CPU)
+    assert measures["epe"] == pytest.approx((BATCH * 1 + 6) / (BATCH + 1))
+
+
+def test_the_implied_flow_is_compared_with_the_teachers_for_every_class_in_the_clip() -> None:
+    both = all_of(0)
+    both[:, : SIDE // 2] = 1
+    clips = (labelled(all_of(2), 0.0, 0.0), labelled(both, 0.0, 0.0))
+    # One class in the first clip; in the second two in the last frame and a third in the frame before.
+    networks: Networks = {"sfm": Constant(1, 0), "teacher_flow": Constant(3, 4)}
+    distances = [((count - 3) ** 2 + 4**2) ** 0.5 for count in (1, 3)]
+    measures = SfmValidation(data=Handmade(clips)).measure(networks, CPU)
+    assert measures == {"epe": pytest.approx(sum(distances) / 2)}
+
+
+@pytest.mark.parametrize("validation", [FlowValidation(data=Handmade(())), SfmValidation(data=Handmade(()))])
+def test_the_best_flow_is_the_one_with_the_smallest_error(validation: Validation) -> None:
+    assert validation.score({"epe": 0.5, "epe_of_no_flow": 1.0}) > validation.score({"epe": 0.7, "epe_of_no_flow": 9.0})
+
+
+def test_flow_validation_measures_the_network_of_that_name() -> None:
+    data = Handmade((flow_clip(4.0, SIDE),))
+    measures = FlowValidation(data=data).measure({"flow_net": Constant(1, 0), "other": Constant(9, 9)}, CPU)
+    assert measures == {"epe": 0.0, "epe_of_no_flow": 1.0}
