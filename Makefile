@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 # onnxruntime and onnxruntime-gpu are one module: pick by whether a GPU answers.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed
+# Threads that spin while they wait make a small network on a busy machine many times slower.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check proto clean

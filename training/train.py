@@ -18,6 +18,7 @@ from training.run_directory import Run, RunError, read_run
 from training.trainer import TrainingError, train
 
 logger = logging.getLogger(__name__)
+RUNS = Path("runs/training")  # where runs are written if nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ def main() -> None:
     """Runs the command line."""
     logging_to_stderr()
     commands = {
-        name: (described.description, Training(described.recipe, Path("runs") / name))
-        for name, described in RECIPES.items()
+        name: (described.description, Training(described.recipe, RUNS / name)) for name, described in RECIPES.items()
     }
     name = next(iter(sys.argv[1:]), "")
     with user_errors_exit_with_2(RunError, TrainingError, ValueError):

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 import sys
 from dataclasses import fields, replace
@@ -44,7 +45,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(benchmarks.demo, "PICTURED", (0, 3))
         patch.setattr(benchmarks.demo_serving, "STREET_FRAMES", 7)
         patch.setattr(sys, "argv", ["demo", "--out", str(out), "--device", "cpu"])
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.INFO)  # the command sets it, but not where pytest has handlers of its own
         main()
+        root.setLevel(level)
     return out
 
 

@@ -152,7 +152,7 @@ def test_help_names_every_option_with_its_unit(
     [
         (["--size", "100x128"], "size 100x128 is no multiple of 8: use --size 96x128"),
         (["--size", "64x64", "--size", "64x1"], "size 64x1 is no multiple of 8: use --size 64x8"),
-        (["--size", "0x64"], "use --size 64x64"),
+        (["--size", "0x64"], "use --size 8x64"),
         (["--size", "large"], "size 'large' does not read HEIGHTxWIDTH, like 512x1024"),
         (["--size", "-64x64"], "does not read HEIGHTxWIDTH"),
         (["--size", "64x64x3"], "does not read HEIGHTxWIDTH"),

@@ -9,10 +9,20 @@ With v(frame) the largest value in a frame:
            mean_confidence = v(previous_frame) / 256, disagreement = v(key_frame) / 256
 """
 
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import onnx
 import pytest
@@ -33,8 +43,13 @@ from serving.bundle import (
     write_manifest,
 )
 from serving.engine import Engine
+from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.messages import Limits
+from serving.models import Models, ServedModel
+from serving.observability import Metrics
 from serving.runtimes.onnx_runtime import OnnxRuntime
-from serving.runtimes.runtime import Graph, Value
+from serving.runtimes.runtime import Graph, Runtime, Value
+from serving.service import SegmentationService
 
 SIZE = 64  # of the toy's frames, in pixels
 MODULUS = 251
@@ -221,3 +236,116 @@ def engine(toy_bundle: Bundle, gated_runtime: GatedRuntime) -> Iterator[Engine]:
     with Engine(toy_bundle, toy_bundle.manifest.variants[0], gated_runtime, max_streams=8, max_batch=4) as engine:
         yield engine
         gated_runtime.gate.set()
+
+
+LIMITS = Limits(
+    max_streams=8,
+    max_frame_bytes=1_000_000,
+    max_frame_pixels=1_000_000,
+    max_in_flight=16,
+    default_in_flight=8,
+    default_key_frame_interval=1000,  # more than any test sends: the toy's total then grows from frame to frame
+    max_consecutive_errors=32,
+    idle_timeout_s=60.0,
+)
+PATIENCE_S = 30  # for what takes milliseconds
+REPOSITORY = Path(__file__).parents[2]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Looks again and again, for what another process or thread does and tells nobody."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def open_stub(channel: grpc.Channel | grpc.aio.Channel) -> Any:  # Any: grpcio-tools writes no types for stubs
+    return segmentation_pb2_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]  # the same
+
+
+def served_model(bundle: Bundle, runtime: Runtime | None = None, *, max_streams: int = 8) -> ServedModel:
+    """The one variant of a toy, not yet loaded."""
+    runtime = runtime or OnnxRuntime("cpu", threads=1)
+    return ServedModel(bundle, bundle.manifest.variants[0], runtime, max_streams=max_streams, max_batch=4)
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A real gRPC server in this process."""
+
+    address: str
+    service: SegmentationService
+    models: Models
+    metrics: Metrics
+
+
+@contextlib.asynccontextmanager
+async def serve_here(
+    *models: ServedModel, limits: Limits = LIMITS, is_loaded: bool = True, pool: Executor | None = None
+) -> AsyncIterator[LocalServer]:
+    """Serves models on a free port."""
+    metrics = Metrics()
+    with contextlib.ExitStack() as stack:
+        for model in models:
+            stack.callback(model.close)
+            if is_loaded:
+                model.load(metrics.watch_runs(model.label))
+        pool = stack.enter_context(pool or ThreadPoolExecutor(2))
+        service = SegmentationService(Models(list(models)), limits, pool, metrics)
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                yield LocalServer(f"127.0.0.1:{port}", service, Models(list(models)), metrics)
+        finally:
+            for model in models:
+                if isinstance(model.runtime, GatedRuntime):
+                    model.runtime.gate.set()
+            await server.stop(grace=0)
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that is ready, in a process of its own."""
+
+    process: subprocess.Popen[str]
+    log: Path  # what it writes to stderr
+    port: int
+    http_port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+SERVER_COMMAND = (sys.executable, "-m", "serving.server")
+
+
+@contextlib.contextmanager
+def start_server(log: Path, *arguments: str, command: Sequence[str] = SERVER_COMMAND) -> Iterator[ServerProcess]:
+    """The real command on free ports; killed at the end if it still runs."""
+    options = ("--port", "0", "--http-port", "0", "--threads", "1", "--json")
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [*command, *arguments, *options], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=REPOSITORY
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, log.read_text()
+            ready = json.loads(line)
+            yield ServerProcess(process, log, ready["port"], ready["http_port"])
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def toy_server(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of the toy for tests that leave it as it was."""
+    with start_server(tmp_path_factory.mktemp("server") / "log", str(toy_folder)) as server:
+        yield server

@@ -82,7 +82,7 @@ def recipe_fields(folder: Path) -> dict[str, Any]:
 
 def test_a_recipe_is_trained_into_the_folder_of_its_name(call: Call, tmp_path: Path) -> None:
     call("tiny")
-    run = read_run(tmp_path / "runs" / "tiny")
+    run = read_run(tmp_path / "runs" / "training" / "tiny")
     assert run.name == "tiny"
     assert run.is_finished()
     assert [path.name for path in tmp_path.rglob(".*")] == []
@@ -173,7 +173,7 @@ def test_mistakes_are_one_sentence_and_status_2(refused: Refused, tmp_path: Path
     assert "must be at least 1" in refused("tiny", "--steps", "0")
     assert "must be at least 1" in refused("tiny", "--source-batch", "-1")
     sentence = refused("orphan")
-    assert "orphan starts from runs/nowhere, which is no finished run, and no recipe has that name" in sentence
+    assert "orphan starts from runs/training/nowhere, which is no finished run, and no recipe has that name" in sentence
     assert "'somewhere' does not read RUN:NETWORK.PART" in refused("next", "--start-from.segmenter", "somewhere")
 
 
@@ -249,7 +249,7 @@ def test_help_lists_the_recipes_and_the_fields_of_each(call: Call, capsys: pytes
         assert phrase in overview
     options = help_of("tiny")
     for phrase in (
-        "--out PATH run directory to write; runs it starts from lie beside it (default: runs/tiny)",
+        "--out PATH run directory to write; runs it starts from lie beside it (default: runs/training/tiny)",
         "--steps INT iterations: one batch of each domain",
         "--method.optimizer.learning-rate FLOAT",
         "height and width of the frames in pixels",

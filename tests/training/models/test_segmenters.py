@@ -6,6 +6,7 @@ from training.models import SEGMENTERS
 from training.models.accel import Accel, AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.upsampling import upsample
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 
 SMALL: dict[str, SegmenterConfig] = {
@@ -78,3 +79,14 @@ def test_accel_by_hand(accel: Accel, frames: Tensor) -> None:
 @torch.no_grad()
 def test_one_frame_is_propagated_onto_itself(accel: Accel, frames: Tensor) -> None:
     torch.testing.assert_close(accel(frames[:, :1]), accel(frames[:, [0, 0]]))
+
+
+@torch.no_grad()
+def test_a_merge_layer_that_starts_as_the_average_is_the_mean_of_both_branches(frames: Tensor) -> None:
+    flow_net = FlowNetSConfig(width=1 / 4)
+    config = AccelConfig(reference="resnet18", update="resnet10_slim", flow_net=flow_net, merge_start="average")
+    accel = config.build(num_classes=5).double().eval()
+    state = accel.encode_key(frames[:, 0])
+    propagation = accel.propagate(state, frames[:, 0], frames[:, 1])
+    updated = upsample(accel.net_update(frames[:, 1]), 2)
+    torch.testing.assert_close(propagation.logits, (propagation.state[0] + updated) / 2)
