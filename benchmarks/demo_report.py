@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -92,7 +93,7 @@ def draw_report(pictured: Pictured, sentence: str) -> Figure:
     """Target frames, labels, both predictions, true flow and the flow that the adapted predictions imply."""
     titles = ("target frame", "labels", "source-only", "adapted", "true flow", "segmentation-based flow")
     rows = len(pictured.clips)
-    figure = Figure(figsize=(3 * len(titles), 1.6 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(3 * len(titles), 1.6 * rows + 1.2), layout="constrained")
     grid: NDArray[Any] = figure.subplots(rows, len(titles), squeeze=False)
     for axes_row, clip, flow_clip in zip(grid, pictured.clips, pictured.flows, strict=True):
         pictures = (
@@ -108,6 +109,11 @@ def draw_report(pictured: Pictured, sentence: str) -> Figure:
             axes.set_axis_off()
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
+    patches = [
+        Patch(color="#{:02x}{:02x}{:02x}".format(*entry.color), label=entry.name)
+        for entry in pictured.label_space.classes
+    ]
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), fontsize="medium", frameon=False)
     figure.supxlabel(sentence, fontsize="medium", wrap=True)
     return figure
 

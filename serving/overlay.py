@@ -50,5 +50,8 @@ def draw_note(frame: NDArray[np.uint8], note: str) -> NDArray[np.uint8]:
 
 def _write(image: NDArray[np.uint8], text: str, position: tuple[int, int], scale: float) -> None:
     """White with a dark rim, readable on anything."""
-    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
+    x, y = position
+    # Shifted copies: a thicker stroke would be a wider font in OpenCV 5.
+    rim = [((x + right, y + down), (0, 0, 0)) for right in (-1, 0, 1) for down in (-1, 0, 1)]
+    for corner, color in (*rim, (position, (255, 255, 255))):
+        cv2.putText(image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
