@@ -6,6 +6,7 @@ directory per stage in stages/. A second call after an interruption goes on with
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import time
@@ -101,7 +102,7 @@ def run_demo(options: Options) -> dict[str, Any]:
     if options.video is not None:
         open_video(str(options.video)).capture.release()  # before minutes of training, not after
     watch = Stopwatch()
-    runs = {name: watch.time(name, lambda name=name: _stage(name, options)) for name in STAGES}  # type: ignore[misc]  # a default binds the name
+    runs = {name: watch.time(name, functools.partial(_stage, name, options)) for name in STAGES}
     segmenters = {row: _segmenter(runs[stage]) for row, stage in SEGMENTERS.items()}
     plain, with_statistics = watch.time("evaluate", lambda: _target_miou(segmenters, options))
     flow_net = cast("Accel", segmenters["source_only"]).flownet

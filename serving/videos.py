@@ -71,9 +71,9 @@ class LabelFolder:
         Raises:
             VideoError: if it exists or cannot be made.
         """
+        check_output(folder)
         self._folder = folder
         self._unfinished = folder.with_name(f".{folder.name}.unfinished")
-        check_output(folder)
         shutil.rmtree(self._unfinished, ignore_errors=True)
         try:
             self._unfinished.mkdir()

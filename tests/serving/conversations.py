@@ -3,14 +3,19 @@
 import asyncio
 import contextlib
 import functools
+import struct
+import zlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
+import cv2
 import grpc
+import numpy as np
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships no py.typed
+from numpy.typing import NDArray
 
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import decode_png, encode_png
@@ -191,3 +196,25 @@ async def heard(call: Call, kind: str) -> pb.SegmentStreamResponse:
 async def send(call: Call, *messages: pb.SegmentStreamRequest) -> None:
     for message in messages:
         await call.write(message)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Lets the server work until something holds; `serve_here` bounds how long."""
+    while not is_so():
+        await asyncio.sleep(0.001)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixel."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def jpeg(image: NDArray[np.uint8]) -> bytes:
+    is_encoded, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    assert is_encoded
+    return encoded.tobytes()

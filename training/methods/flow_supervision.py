@@ -37,10 +37,6 @@ class FlowSupervision(Method[FlowClip]):
         """See `Method.optimizers`."""
         return {"flow_net": self.optimizer.build([ParameterGroup(list(networks["flow_net"].parameters()))])}
 
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
     def updates(self, networks: Networks, source: FlowClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""
         del target

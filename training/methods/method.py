@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.data.clip import Clip, FlowClip, LabelledClip
+from training.methods.optimization import Schedule
 
 Source = TypeVar("Source", LabelledClip, FlowClip)
 Networks = dict[str, nn.Module]
@@ -27,6 +28,8 @@ class Method(Generic[Source]):
     Networks that `optimizers` does not name are frozen by the trainer: no gradient, evaluation mode.
     """
 
+    schedule: Schedule  # of the learning rates
+
     def networks(self, num_classes: int) -> Networks:
         """All networks the method needs, newly initialised, by name."""
         raise NotImplementedError
@@ -37,7 +40,7 @@ class Method(Generic[Source]):
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """What every learning rate is multiplied with before step `step` (from 0) of `steps`."""
-        raise NotImplementedError
+        return self.schedule.factor(step, steps)
 
     def updates(self, networks: Networks, source: Source, target: Clip) -> Iterator[Update]:
         """The optimizer steps of one iteration. `target` are the unlabelled frames of the other domain."""

@@ -68,10 +68,6 @@ class SfcStageOne(Method[LabelledClip]):
         segmenter = cast("PerFrame", networks["segmenter"])
         return {"segmenter": self.optimizer.build(stage_one_groups(segmenter.segnet))}
 
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on both domains."""
         segmenter = cast("PerFrame", networks["segmenter"])
@@ -118,10 +114,6 @@ class SfcStageTwo(Method[LabelledClip]):
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
         """See `Method.optimizers`."""
         return {"segmenter": self.optimizer.build(stage_two_groups(cast("Accel", networks["segmenter"])))}
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on both domains."""

@@ -41,10 +41,6 @@ class SfmPretraining(Method[LabelledClip]):
         """See `Method.optimizers`."""
         return {"sfm": self.optimizer.build([ParameterGroup(list(networks["sfm"].parameters()))])}
 
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source; none on clips whose last frame has no label to learn from."""
         del target

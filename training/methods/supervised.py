@@ -47,10 +47,6 @@ class SupervisedStageOne(Method[LabelledClip]):
         segmenter = cast("PerFrame", networks["segmenter"])
         return {"segmenter": self.optimizer.build(stage_one_groups(segmenter.segnet))}
 
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""
         segmenter = cast("PerFrame", networks["segmenter"])
@@ -77,10 +73,6 @@ class SupervisedStageTwo(Method[LabelledClip]):
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
         """See `Method.optimizers`."""
         return {"segmenter": self.optimizer.build(stage_two_groups(cast("Accel", networks["segmenter"])))}
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""

@@ -1,0 +1,169 @@
+"""Frames that come faster than they are answered."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+import grpc
+import pytest
+
+from serving.bundle import Bundle
+from serving.generated.flowseg.v1 import segmentation_pb2 as pb
+from tests.serving.conftest import (
+    GatedRuntime,
+    open_stub,
+    serve_here,
+    served_model,
+)
+from tests.serving.conversations import (
+    Answered,
+    Call,
+    Document,
+    configuration,
+    hear_out,
+    heard,
+    in_asyncio,
+    request,
+    requests,
+    send,
+    until,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CountingPool(ThreadPoolExecutor):
+    """Counts the jobs it was given: one to decode each frame, and one to encode each result."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.num_jobs = 0
+
+    def submit(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        self.num_jobs += 1
+        return super().submit(job, *args, **kwargs)
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 5])
+@in_asyncio
+async def test_block_holds_no_more_than_agreed_and_loses_nothing(
+    toy_bundle: Bundle, gated_runtime: GatedRuntime, max_in_flight: int
+) -> None:
+    """While the gate is shut no result is encoded, so jobs are frames that were read."""
+    pool = CountingPool()
+    num_frames = 20
+    async with (
+        serve_here(served_model(toy_bundle, gated_runtime), pool=pool) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        gated_runtime.gate.clear()
+        config = configuration(delivery={"policy": "DELIVERY_POLICY_BLOCK", "maxInFlight": max_in_flight})
+        call: Call = open_stub(channel).SegmentStream(iter([config, *requests(*range(1, num_frames + 1))]))
+        started = await heard(call, "started")
+        assert started.started.max_in_flight == max_in_flight
+        await until(lambda: pool.num_jobs >= max_in_flight)
+        for _ in range(20):  # time for the server to read on, if it were to
+            await open_stub(channel).GetServerInfo(pb.GetServerInfoRequest())
+        assert pool.num_jobs == max_in_flight
+        gated_runtime.gate.set()
+        conversation = await hear_out(call, started)
+    assert conversation.code == grpc.StatusCode.OK
+    assert [result.sequence for result in conversation.results] == list(range(num_frames))
+    total, expected = 1, [2]
+    for value in range(2, num_frames + 1):
+        expected.append(total + value)
+        total += value
+    assert conversation.labels == expected
+    assert conversation.summary == pb.StreamSummary(num_frames=20, num_results=20, num_key_frames=1)
+
+
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        {"policy": "DELIVERY_POLICY_DROP_OLDEST", "maxInFlight": 2},
+        {"policy": "DELIVERY_POLICY_LATEST_ONLY"},
+    ],
+    ids=["drop oldest", "latest only"],
+)
+@in_asyncio
+async def test_frames_that_make_way_are_told_and_the_newest_is_answered(
+    toy_bundle: Bundle, gated_runtime: GatedRuntime, delivery: Document
+) -> None:
+    """The gate holds frame 0 and one frame may wait, so each newer one takes its place. Their numbers have gaps."""
+    values = {0: 10, 4: 20, 8: 30, 15: 40, 16: 50, 23: 60}
+    async with (
+        serve_here(served_model(toy_bundle, gated_runtime)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        gated_runtime.gate.clear()
+        call: Call = open_stub(channel).SegmentStream()
+        await send(call, configuration(delivery=delivery), request(0, values[0]))
+        responses = [await heard(call, "started")]
+        await until(lambda: len(gated_runtime.runs) == 3)  # two to warm up, and this
+        await send(call, *(request(sequence, values[sequence]) for sequence in (4, 8, 15, 16, 23)))
+        while sum(response.dropped.count for response in responses) < 4:
+            responses.append(await heard(call, "dropped"))
+        await call.done_writing()
+        gated_runtime.gate.set()
+        conversation = await hear_out(call, *responses)
+    assert conversation.code == grpc.StatusCode.OK
+    ranges = [response.dropped for response in responses[1:]]
+    dropped = [[sequence for sequence in values if span.first <= sequence <= span.last] for span in ranges]
+    assert [len(sequences) for sequences in dropped] == [span.count for span in ranges]
+    assert list(itertools.chain(*dropped)) == [4, 8, 15, 16]
+    assert all(span.reason == pb.DROP_REASON_SUPERSEDED for span in ranges)
+    assert conversation.answered == [
+        Answered(0, 20, age=0, previous=10, key=10),
+        Answered(23, 10 + 60, age=1, previous=10, key=10),
+    ]
+    assert conversation.summary == pb.StreamSummary(num_frames=6, num_results=2, num_dropped=4, num_key_frames=1)
+
+
+@in_asyncio
+async def test_drop_oldest_keeps_a_short_history(toy_bundle: Bundle, gated_runtime: GatedRuntime) -> None:
+    """With four in flight and one of them at the gate, the newest three remain."""
+    async with (
+        serve_here(served_model(toy_bundle, gated_runtime)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        gated_runtime.gate.clear()
+        call: Call = open_stub(channel).SegmentStream()
+        config = configuration(delivery={"policy": "DELIVERY_POLICY_DROP_OLDEST", "maxInFlight": 4})
+        await send(call, config, request(0, 1))
+        responses = [await heard(call, "started")]
+        await until(lambda: len(gated_runtime.runs) == 3)  # two to warm up, and this
+        await send(call, *(request(sequence, sequence + 1) for sequence in range(1, 10)))
+        while sum(response.dropped.count for response in responses) < 6:
+            responses.append(await heard(call, "dropped"))
+        await call.done_writing()
+        gated_runtime.gate.set()
+        conversation = await hear_out(call, *responses)
+    assert [result.sequence for result in conversation.results] == [0, 7, 8, 9]
+    assert conversation.labels == [2, 1 + 8, 1 + 8 + 9, 1 + 8 + 9 + 10]
+    assert conversation.summary == pb.StreamSummary(num_frames=10, num_results=4, num_dropped=6, num_key_frames=1)
+
+
+@in_asyncio
+async def test_a_bad_frame_is_answered_and_never_dropped(toy_bundle: Bundle, gated_runtime: GatedRuntime) -> None:
+    async with (
+        serve_here(served_model(toy_bundle, gated_runtime)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        gated_runtime.gate.clear()
+        call: Call = open_stub(channel).SegmentStream()
+        await send(call, configuration(delivery={"policy": "DELIVERY_POLICY_LATEST_ONLY"}), request(0, 10))
+        responses = [await heard(call, "started")]
+        await until(lambda: len(gated_runtime.runs) == 3)  # two to warm up, and this
+        await send(call, request(1, b""), request(2, 20), request(3, 30))
+        responses.append(await heard(call, "dropped"))
+        await call.done_writing()
+        gated_runtime.gate.set()
+        conversation = await hear_out(call, *responses)
+    assert conversation.kinds == ["started", "dropped", "result", "frame_error", "result", "summary"]
+    assert (responses[1].dropped.first, responses[1].dropped.last, responses[1].dropped.count) == (2, 2, 1)
+    assert conversation.labels == [20, 40]
+    assert conversation.summary == pb.StreamSummary(
+        num_frames=4, num_results=2, num_errors=1, num_dropped=1, num_key_frames=1
+    )

@@ -1,0 +1,142 @@
+"""Frames that have no result, and the stream that goes on without them."""
+
+import struct
+from dataclasses import replace
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.bundle import Bundle
+from serving.generated.flowseg.v1 import segmentation_pb2 as pb
+from serving.label_maps import encode_png
+from tests.serving.conftest import (
+    KEY_POISON,
+    LIMITS,
+    SIZE,
+    STEP_POISON,
+    serve_here,
+    served_model,
+    toy_frame,
+)
+from tests.serving.conversations import (
+    Answered,
+    configuration,
+    converse,
+    in_asyncio,
+    jpeg,
+    png_header,
+    requests,
+)
+
+BAD_FRAMES = {
+    "empty": (b"", "frame is empty"),
+    "noise": (b"no image at all", "frame is not a PNG"),
+    "other kind": (jpeg(toy_frame(1)), "frame is not a PNG"),
+    "cut short": (encode_png(toy_frame(1))[:60], "frame does not decode as PNG: it is damaged or cut short"),
+    "no pixels": (png_header(SIZE, SIZE), "frame does not decode as PNG: it is damaged or cut short"),
+    "other size": (
+        encode_png(np.zeros((32, 16, 3), np.uint8)),
+        "frame is 16x32, this stream's frames are 64x64: open another stream",
+    ),
+    "100 megapixels": (
+        png_header(10_000, 10_000),
+        "frame is 10000x10000, this stream's frames are 64x64: open another stream",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+@in_asyncio
+async def test_a_bad_frame_has_an_error_and_the_stream_goes_on_as_if_it_had_not_been(
+    toy_bundle: Bundle, name: str
+) -> None:
+    bad, message = BAD_FRAMES[name]
+    async with serve_here(served_model(toy_bundle)) as server:
+        conversation = await converse(server.address, configuration(), *requests(10, bad, 20, bad, bad, 30))
+    assert conversation.code == grpc.StatusCode.OK
+    kinds = ["result", "frame_error", "result", "frame_error", "frame_error", "result"]
+    assert conversation.kinds == ["started", *kinds, "summary"]
+    assert [(error.sequence, error.code, error.message) for error in conversation.errors] == [
+        (sequence, grpc.StatusCode.INVALID_ARGUMENT.value[0], message) for sequence in (1, 3, 4)
+    ]
+    assert conversation.answered == [
+        Answered(0, 20, age=0, previous=10, key=10),
+        Answered(2, 10 + 20, age=1, previous=10, key=10),
+        Answered(5, 10 + 20 + 30, age=2, previous=20, key=10),
+    ]
+    assert conversation.summary == pb.StreamSummary(num_frames=6, num_results=3, num_errors=3, num_key_frames=1)
+
+
+@in_asyncio
+async def test_a_huge_header_is_refused_before_it_is_decoded(toy_bundle: Bundle) -> None:
+    """As first frame, when no size is agreed yet: the next one sets it."""
+    jpeg_header = b"\xff\xd8\xff\xc0\x00\x11\x08" + struct.pack(">HH", 10_000, 10_000) + bytes(12)
+    message = "frame is 10000x10000, 100.0 megapixels: at most 1.0 are taken, send it smaller"
+    async with serve_here(served_model(toy_bundle)) as server:
+        conversation = await converse(server.address, configuration(), *requests(png_header(10_000, 10_000), 10))
+        assert [error.message for error in conversation.errors] == [message]
+        assert conversation.answered == [Answered(1, 20, age=0, previous=10, key=10)]
+        config = configuration(format={"encoding": "FRAME_ENCODING_JPEG"})
+        conversation = await converse(server.address, config, *requests(jpeg_header, jpeg(toy_frame(10))))
+    assert [error.message for error in conversation.errors] == [message]
+    assert conversation.answered == [Answered(1, 20, age=0, previous=10, key=10)]
+
+
+@in_asyncio
+async def test_a_frame_of_another_size_than_was_announced_has_an_error(toy_bundle: Bundle) -> None:
+    announced = configuration(format={"encoding": "FRAME_ENCODING_PNG", "width": 32, "height": 64})
+    raw = configuration(format={"encoding": "FRAME_ENCODING_RAW_RGB", "width": 2, "height": 2})
+    async with serve_here(served_model(toy_bundle)) as server:
+        conversation = await converse(server.address, announced, *requests(10))
+        assert [error.message for error in conversation.errors] == [
+            "frame is 64x64, this stream's frames are 32x64: open another stream"
+        ]
+        conversation = await converse(server.address, raw, *requests(b"\x05" * 11, b"\x05" * 12))
+    assert [error.message for error in conversation.errors] == ["frame has 11 bytes, raw RGB of 2x2 has 12"]
+    assert conversation.labels == [10]
+
+
+@in_asyncio
+async def test_a_frame_the_model_fails_on_leaves_the_state_as_it_was(toy_bundle: Bundle) -> None:
+    async with serve_here(served_model(toy_bundle)) as server:
+        conversation = await converse(server.address, configuration(), *requests(KEY_POISON, 10, STEP_POISON, 20, 30))
+    assert conversation.code == grpc.StatusCode.OK
+    assert [(error.sequence, error.code, error.message) for error in conversation.errors] == [
+        (sequence, grpc.StatusCode.INTERNAL.value[0], "the model failed on this frame") for sequence in (0, 2)
+    ]
+    assert conversation.answered == [
+        Answered(1, 20, age=0, previous=10, key=10),
+        Answered(3, 30, age=1, previous=10, key=10),
+        Answered(4, 60, age=2, previous=20, key=10),
+    ]
+    assert conversation.summary == pb.StreamSummary(num_frames=5, num_results=3, num_errors=2, num_key_frames=1)
+
+
+@in_asyncio
+async def test_too_many_refused_frames_in_a_row_end_the_stream(toy_bundle: Bundle) -> None:
+    limits = replace(LIMITS, max_consecutive_errors=3)
+    async with serve_here(served_model(toy_bundle), limits=limits) as server:
+        conversation = await converse(server.address, configuration(), *requests(b"", b"", 10, b"", b"", b""))
+    assert conversation.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert conversation.message == "3 frames in a row had no result, the last one: frame is empty"
+    assert conversation.blamed_field == "frame.data"
+    assert conversation.responses[0].started.max_consecutive_errors == 3
+    assert conversation.labels == [20]
+    assert conversation.summary == pb.StreamSummary(num_frames=6, num_results=1, num_errors=5, num_key_frames=1)
+
+
+@in_asyncio
+async def test_too_many_failed_frames_in_a_row_end_the_stream_too(toy_bundle: Bundle) -> None:
+    """A refused frame among them counts like any other; what was read beyond them is answered."""
+    limits = replace(LIMITS, max_consecutive_errors=3)
+    async with serve_here(served_model(toy_bundle), limits=limits) as server:
+        conversation = await converse(
+            server.address, configuration(), *requests(10, STEP_POISON, b"", STEP_POISON, *[20] * 20)
+        )
+    assert conversation.code == grpc.StatusCode.INTERNAL
+    assert conversation.message == "3 frames in a row had no result, the last one: the model failed on this frame"
+    assert [error.sequence for error in conversation.errors] == [1, 2, 3]
+    sequences = [result.sequence for result in conversation.results]
+    assert sequences == [0, *range(4, 3 + len(sequences))]
+    assert conversation.summary.num_results == len(sequences)
