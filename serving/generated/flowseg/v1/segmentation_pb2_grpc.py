@@ -79,7 +79,8 @@ class SegmentationServiceServicer:
         INTERNAL             too many frames in a row failed, or a bug of the server
 
         INVALID_ARGUMENT carries google.rpc.BadRequest, RESOURCE_EXHAUSTED google.rpc.QuotaFailure, and both it and
-        UNAVAILABLE google.rpc.RetryInfo as details.
+        UNAVAILABLE google.rpc.RetryInfo as details. A message over the size limit never reaches the service: gRPC itself
+        ends the call, without details and without a summary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
