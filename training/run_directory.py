@@ -19,6 +19,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -77,14 +78,14 @@ class Run:
         return measures
 
 
-def write_run_file(folder: Path, name: str, recipe: Recipe) -> None:
-    """Writes run.json: from it alone the run can be repeated."""
+def write_run_file(folder: Path, name: str, recipe: Recipe, origin: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes run.json: from it alone the run can be repeated. `origin` joins the versions in its provenance."""
     document = {
         "format": "flowseg-run",
         "format_version": FORMAT_VERSION,
         "name": name,
         "recipe": _converter().unstructure(recipe, Recipe),
-        "provenance": {"commit": commit(), "versions": versions(), "machine": platform.platform()},
+        "provenance": {"commit": commit(), "versions": versions(), "machine": platform.platform(), **origin},
     }
     text = json.dumps(document, indent=2) + "\n"
     write_aside(folder / RUN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
