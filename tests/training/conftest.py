@@ -1,9 +1,10 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from training.data.world.dataset import World, WorldFlow
 from training.methods.optimization import Adam
@@ -50,3 +51,116 @@ def train_tiny(tiny_recipe: Recipe, tmp_path: Path) -> Train:
         return train("tiny", recipe, tmp_path / folder, no_prerequisites, torch.device("cpu"), resume)
 
     return train_it
+
+
+@dataclass(frozen=True)
+class OfficialStates:
+    """State dicts with the names and shapes of the released checkpoints, written out, with random values."""
+
+    generator: torch.Generator
+
+    def deeplab(self, auxiliary: bool = True, counters: bool = True, classes: int = 15) -> dict[str, Tensor]:
+        """Of a slim residual network, to be quick."""
+        shapes = self._stem(24, counters)
+        channels = 24
+        for layer, width in enumerate((24, 48, 96, 96), start=1):
+            block = f"layer{layer}.0"
+            shapes |= {f"{block}.conv1.weight": (width, channels, 3, 3), f"{block}.conv2.weight": (width, width, 3, 3)}
+            shapes |= self._norm(f"{block}.bn1", width, counters) | self._norm(f"{block}.bn2", width, counters)
+            if layer in (2, 3):  # where width or resolution change
+                shapes |= {f"{block}.downsample.0.weight": (width, channels, 1, 1)}
+                shapes |= self._norm(f"{block}.downsample.1", width, counters)
+            channels = width
+        if auxiliary:
+            shapes |= self._classifier("layer5", 96, classes)
+        return self._draw(shapes | self._classifier("layer6", 96, classes))
+
+    def initialisation(self) -> dict[str, Tensor]:
+        """Of DeepLab_resnet_pretrained_init: ResNet-101, a classifier of COCO's classes called layer5, no counters."""
+        shapes = self._stem(64, counters=False)
+        channels = 64
+        for layer, (depth, width) in enumerate(zip((3, 4, 23, 3), (64, 128, 256, 512), strict=True), start=1):
+            for index in range(depth):
+                block = f"layer{layer}.{index}"
+                sizes = ((width, channels, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1))
+                for number, size in enumerate(sizes, start=1):
+                    shapes |= {
+                        f"{block}.conv{number}.weight": size,
+                        **self._norm(f"{block}.bn{number}", size[0], False),
+                    }
+                if index == 0:
+                    shapes |= {f"{block}.downsample.0.weight": (4 * width, channels, 1, 1)}
+                    shapes |= self._norm(f"{block}.downsample.1", 4 * width, False)
+                channels = 4 * width
+        shapes |= self._classifier("layer5", 2048, 21)
+        return {f"Scale.{name}": value for name, value in self._draw(shapes).items()}
+
+    def flow_net(self) -> dict[str, Tensor]:
+        """Of the Flying Chairs file: the thin FlowNetS."""
+        convolutions = {
+            "conv1.0": (24, 6, 7, 7), "conv2.0": (48, 24, 5, 5), "conv3.0": (96, 48, 5, 5), "conv3_1.0": (96, 96, 3, 3),
+            "conv4.0": (192, 96, 3, 3), "conv4_1.0": (192, 192, 3, 3), "conv5.0": (192, 192, 3, 3),
+            "conv5_1.0": (192, 192, 3, 3), "conv6.0": (384, 192, 3, 3), "conv6_1.0": (384, 384, 3, 3),
+            "predict_flow6": (2, 384, 3, 3), "predict_flow5": (2, 386, 3, 3), "predict_flow4": (2, 290, 3, 3),
+            "predict_flow3": (2, 146, 3, 3), "predict_flow2": (2, 74, 3, 3),
+        }  # fmt: skip
+        deconvolutions = {
+            "deconv5.0": (384, 192), "deconv4.0": (386, 96), "deconv3.0": (290, 48), "deconv2.0": (146, 24),
+            "upsample_flow6to5": (2, 2), "upsample_flow5to4": (2, 2), "upsample_flow4to3": (2, 2),
+            "upsample_flow3to2": (2, 2),
+        }  # fmt: skip
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, size in convolutions.items():
+            shapes |= {f"{name}.weight": size, f"{name}.bias": size[:1]}
+        for name, channels in deconvolutions.items():
+            shapes |= {f"{name}.weight": (*channels, 4, 4), f"{name}.bias": channels[1:]}
+        return self._draw(shapes)
+
+    def accel(self, classes: int = 15) -> dict[str, Tensor]:
+        """Of Accel, as SFC saves it."""
+        parts = {
+            "net_ref": self.deeplab(auxiliary=False, classes=classes),
+            "net_update": self.deeplab(auxiliary=False, classes=classes),
+            "merge": self._draw({"weight": (classes, 2 * classes, 1, 1), "bias": (classes,)}),
+            "flownet": self.flow_net(),
+        }
+        return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+
+    def sfc(self) -> dict[str, Tensor]:
+        """Of SFC's class of stage two."""
+        teacher = {f"flownet_global.{name}": value for name, value in self.flow_net().items()}
+        return self.accel() | teacher | {f"SFM.{name}": value for name, value in self.flow_net().items()}
+
+    def _draw(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        return {
+            name: torch.rand(shape, generator=self.generator) if shape else torch.tensor(7)
+            for name, shape in shapes.items()
+        }
+
+    def _stem(self, channels: int, counters: bool) -> dict[str, tuple[int, ...]]:
+        return {"conv1.weight": (channels, 3, 7, 7), **self._norm("bn1", channels, counters)}
+
+    def _norm(self, name: str, channels: int, counters: bool) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {
+            f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")
+        }
+        return shapes | ({f"{name}.num_batches_tracked": ()} if counters else {})
+
+    def _classifier(self, name: str, channels: int, classes: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index in range(4):
+            start = f"{name}.conv2d_list.{index}"
+            shapes |= {f"{start}.weight": (classes, channels, 3, 3), f"{start}.bias": (classes,)}
+        return shapes
+
+
+@pytest.fixture
+def official() -> Callable[..., dict[str, Tensor]]:
+    """Makes the state dict of one checkpoint, by the name of the method above that does."""
+    states = OfficialStates(torch.Generator().manual_seed(0))
+
+    def make(name: str, **options: object) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = getattr(states, name)(**options)
+        return state
+
+    return make

@@ -194,9 +194,7 @@ def complete(state: StateDict, new: StateDict, kind: KindName) -> Completed:
     missing = tuple(name for name in lacking if name not in zeroed)
     absent = [name for name in missing if not re.fullmatch(rules.drawn, name)]
     if absent:
-        raise ValueError(
-            f"is no complete {kind}: it lacks {_some(absent)}; is this the right file, and the right kind?"
-        )
+        raise ValueError(f"is no complete {kind}: it lacks {_some(absent)}: is this the right file?")
     unknown = [name for name in state if name not in new]
     if unknown:
         raise ValueError(f"is no {kind}: it has weights no such network has, {_some(unknown)}")
