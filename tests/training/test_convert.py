@@ -1,0 +1,429 @@
+import hashlib
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export import to_onnx
+from serving.bundle import read_bundle
+from training import convert as command
+from training import evaluate
+from training.convert import Conversion, Options, convert
+from training.data.world.dataset import World
+from training.methods.flow_supervision import FlowSupervision
+from training.methods.sfc import SfcStageTwo
+from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.models.accel import AccelConfig
+from training.models.deeplab import DeepLab
+from training.models.official_checkpoints import KindName
+from training.models.per_frame import PerFrameConfig
+from training.recipe import Recipe
+from training.run_directory import RunError, read_run, start_weights
+from training.train import train_with_prerequisites
+
+State = dict[str, Tensor]
+Official = Callable[..., State]
+Save = Callable[..., Path]
+
+
+class Case(NamedTuple):
+    """A checkpoint and what should become of it."""
+
+    make: Callable[[Official], object]  # what the file holds
+    kind: KindName
+    method: type
+    weights: Callable[[object], State]  # official weights in it, by name
+
+
+def whole(document: object) -> State:
+    assert isinstance(document, dict)
+    return document
+
+
+def prefixed(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def pixmatch(official: Official) -> dict[str, object]:
+    return {
+        "epoch": 3,
+        "iter": 90000,
+        "state_dict": prefixed("module.", official("deeplab")),
+        "shadow": prefixed("module.", official("deeplab")),
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]},
+        "best_MIou": np.float64(0.51),
+    }
+
+
+def average(document: object) -> State:
+    assert isinstance(document, dict)
+    return {name.removeprefix("module."): value for name, value in document["shadow"].items()}
+
+
+CASES: dict[str, Case] = {
+    "initialisation": Case(
+        # slim: ResNet-101 has a test of its own
+        lambda official: prefixed("Scale.", without_main_classifier(official("deeplab", counters=False, classes=21))),
+        "deeplab-init", SupervisedStageOne, whole,
+    ),
+    "flow": Case(lambda official: official("flow_net"), "flownet-s", FlowSupervision, whole),
+    "davss-flow": Case(lambda official: without_biases(official("flow_net")), "flownet-s", FlowSupervision, whole),
+    "source-only": Case(
+        lambda official: prefixed("segnet.", official("deeplab")), "stage-one", SupervisedStageOne, whole
+    ),
+    "sfc-one": Case(lambda official: official("deeplab"), "stage-one", SupervisedStageOne, whole),
+    "single-level": Case(
+        lambda official: official("deeplab", auxiliary=False), "stage-one", SupervisedStageOne, whole
+    ),
+    "pixmatch": Case(pixmatch, "pixmatch", SupervisedStageOne, average),
+    "accel": Case(lambda official: official("accel"), "accel", SupervisedStageTwo, whole),
+    "sfc": Case(lambda official: official("sfc"), "sfc", SfcStageTwo, whole),
+}  # fmt: skip
+
+
+def without_main_classifier(state: State) -> State:
+    return {name: value for name, value in state.items() if not name.startswith("layer6")}
+
+
+def without_biases(state: State) -> State:
+    """As DAVSS has it."""
+    return {
+        name: value
+        for name, value in state.items()
+        if not (name.startswith(("deconv", "upsample")) and name.endswith("bias"))
+    }
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Writes a checkpoint, in the format of torch before or since 1.6."""
+
+    def write(document: object, is_zip: bool = True) -> Path:
+        path = tmp_path / "official.pth"
+        torch.save(document, path, _use_new_zipfile_serialization=is_zip)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_weight_lands_where_it_must(
+    name: str, is_zip: bool, official: Official, save: Save, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    document = case.make(official)
+    conversion = convert(Options(save(document, is_zip), tmp_path / "run"))
+    run = read_run(tmp_path / "run")
+    assert run.is_finished()
+    assert isinstance(run.recipe.method, case.method)
+    found = nn.ModuleDict(run.networks()).state_dict()
+    weights = case.weights(document)
+    for theirs, ours in conversion.mapped.items():
+        assert torch.equal(found[ours], weights[theirs]), theirs
+    assert conversion.kind == case.kind
+    assert not any(found[ours].any() for ours in conversion.zeroed)
+    assert {*conversion.mapped, *conversion.dropped} == set(weights)
+    assert {*conversion.mapped.values(), *conversion.zeroed, *conversion.missing} == set(found)
+    assert bool(conversion.missing) == (name == "initialisation")
+    assert sorted(path.name for path in run.folder.iterdir()) == ["last.pt", "run.json"]
+
+
+def test_the_run_names_its_file(official: Official, save: Save, tmp_path: Path) -> None:
+    path = save(official("flow_net"))
+    conversion = convert(Options(path, tmp_path / "run"))
+    run = read_run(tmp_path / "run")
+    assert run.name == "official-flownet-s"
+    assert run.provenance["checkpoint"] == str(path)
+    assert run.provenance["checkpoint_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() == conversion.sha256
+    assert {"commit", "versions"} <= set(run.provenance)
+
+
+def test_the_resnet101_of_the_initialisation_gets_new_classifiers(
+    official: Official, save: Save, tmp_path: Path
+) -> None:
+    state = official("initialisation")
+    conversion = convert(Options(save(state, is_zip=False), tmp_path / "run", classes="synthia", seed=3))
+    assert {name.split(".")[2] for name in conversion.missing} == {"layer5", "layer6"}
+    run = read_run(tmp_path / "run")
+    assert isinstance(run.recipe.method, SupervisedStageOne)
+    assert run.recipe.method.segmenter == PerFrameConfig("resnet101", auxiliary=True)
+    network = run.networks()["segmenter"]
+    assert torch.equal(network.get_parameter("segnet.layer3.22.conv2.weight"), state["Scale.layer3.22.conv2.weight"])
+    classifier = network.get_parameter("segnet.layer6.conv2d_list.0.weight")
+    assert classifier.shape == (12, 2048, 3, 3)
+    assert classifier.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_new_classifiers_come_from_the_seed(official: Official, save: Save, tmp_path: Path) -> None:
+    path = save(CASES["initialisation"].make(official))
+    drawn = []
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        convert(Options(path, tmp_path / folder, seed=seed))
+        network = read_run(tmp_path / folder).networks()["segmenter"]
+        drawn.append(network.get_parameter("segnet.layer6.conv2d_list.2.weight"))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_converted_network_gives_the_scores_of_the_official_one(
+    official: Official, save: Save, tmp_path: Path
+) -> None:
+    state = official("deeplab")
+    segnet = DeepLab("resnet10_slim", 15, auxiliary=True).eval()
+    segnet.load_state_dict(state)
+    convert(Options(save(state), tmp_path / "run"))
+    frame = torch.rand(1, 1, 3, 32, 64)
+    segmenter = read_run(tmp_path / "run").networks()["segmenter"]
+    with torch.no_grad():
+        expected = nn.functional.interpolate(segnet(frame[:, 0]), scale_factor=8.0, mode="bilinear")
+        assert torch.equal(segmenter(frame), expected)
+
+
+def test_live_weights_are_taken_on_request(official: Official, save: Save, tmp_path: Path) -> None:
+    document = pixmatch(official)
+    convert(Options(save(document), tmp_path / "run", live=True))
+    live = whole(document["state_dict"])
+    network = read_run(tmp_path / "run").networks()["segmenter"]
+    assert torch.equal(network.get_parameter("segnet.conv1.weight"), live["module.conv1.weight"])
+
+
+def test_a_kind_can_be_chosen(official: Official, save: Save, tmp_path: Path) -> None:
+    conversion = convert(Options(save(official("sfc")), tmp_path / "accel", kind="accel"))
+    assert {name.split(".")[0] for name in conversion.dropped} == {"flownet_global", "SFM"}
+    assert len(conversion.dropped) == 2 * 46
+    # All four convolutions of a classifier, where they were trained in repaired code.
+    assert not convert(Options(save(pixmatch(official)), tmp_path / "pixmatch", kind="stage-one")).dropped
+
+
+def test_classes_are_counted(official: Official, save: Save, tmp_path: Path) -> None:
+    convert(Options(save(official("accel", classes=12)), tmp_path / "run"))
+    run = read_run(tmp_path / "run")
+    assert run.recipe.source.label_space.name == run.recipe.validation.data.label_space.name == "synthia-to-cityscapes"
+
+
+def test_recipes_start_from_converted_runs(official: Official, save: Save, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    stage_one, flow = official("deeplab"), official("flow_net")
+    convert(Options(save(stage_one), tmp_path / "official-one"))
+    convert(Options(save(flow), tmp_path / "official-flow"))
+    recipe = replace(
+        tiny_recipe,
+        method=SupervisedStageTwo(segmenter=AccelConfig(reference="resnet10_slim", update="resnet10_slim")),
+        start_from={
+            "segmenter.net_ref": "official-one:segmenter.segnet",
+            "segmenter.net_update": "official-one:segmenter.segnet",
+            "segmenter.flownet": "official-flow:flow_net",
+        },
+    )
+    networks = recipe.method.networks(15)
+    start_weights(networks, recipe, lambda name: read_run(tmp_path / name))
+    state = networks["segmenter"].state_dict()
+    assert torch.equal(state["net_ref.layer6.conv2d_list.3.bias"], stage_one["layer6.conv2d_list.3.bias"])
+    assert torch.equal(state["net_update.bn1.running_var"], stage_one["bn1.running_var"])
+    assert torch.equal(state["flownet.deconv2.0.weight"], flow["deconv2.0.weight"])
+
+
+def test_training_takes_a_converted_run_for_finished(
+    official: Official, save: Save, tmp_path: Path, tiny_recipe: Recipe
+) -> None:
+    convert(Options(save(official("deeplab")), tmp_path / "official-one"))
+    recipe = replace(tiny_recipe, steps=1, start_from={"segmenter": "official-one:segmenter"})
+    assert train_with_prerequisites("mine", recipe, tmp_path / "mine", "cpu").is_finished()
+
+
+def test_a_converted_run_is_evaluated_and_exported(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = DeepLab("resnet10_slim", 15, auxiliary=True)  # scores of a usual size, which export's check relies on
+    convert(Options(save(prefixed("segnet.", network.state_dict())), tmp_path / "run"))
+    monkeypatch.setattr(evaluate, "World", lambda **_: World(size=(64, 64), num_clips=2))
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(tmp_path / "run"), "--dataset", "world", "--json"])
+    evaluate.main()
+    assert 0 <= json.loads(capsys.readouterr().out)["miou"] <= 100
+    monkeypatch.setattr(
+        sys, "argv", ["to_onnx", str(tmp_path / "run"), "--out", str(tmp_path / "bundle"), "--size", "64x64"]
+    )
+    to_onnx.main()
+    trained = read_bundle(tmp_path / "bundle").manifest.provenance["trained"]
+    assert isinstance(trained, dict)
+    assert trained["checkpoint"] == str(tmp_path / "official.pth")
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_what_would_run_code_is_not_opened(is_zip: bool, save: Save, tmp_path: Path) -> None:
+    module = DeepLab("resnet10_slim", 15, auxiliary=True)
+    trap = tmp_path / "exploded"
+    for document, name in ((module, "training.models.deeplab.DeepLab"), ({"a": Bomb(trap)}, "[a-z.]*getattr|Path")):
+        with pytest.raises(ValueError, match=rf"official.pth holds Python objects \(.*({name}).* save the module's"):
+            convert(Options(save(document, is_zip), tmp_path / "run"))
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps({"a": Bomb(trap)}, protocol=2))
+    with pytest.raises(ValueError, match="holds Python objects"):
+        convert(Options(plain, tmp_path / "run"))
+    plain.write_bytes(pickle.dumps({"a": Bomb(trap)}))
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        convert(Options(plain, tmp_path / "run"))
+    assert not trap.exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_said_to_be_damaged(
+    share: float, is_zip: bool, official: Official, save: Save, tmp_path: Path
+) -> None:
+    path = save(official("deeplab"), is_zip)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"official.pth is no checkpoint, or is damaged \(\w+\): fetch it again"):
+        convert(Options(path, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", b"<html>404</html>", b"\x89PNG\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(99)]
+)
+def test_files_of_other_kinds_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "download.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+        convert(Options(path, tmp_path / "run"))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch has better now, but people have the files
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "program.pth"
+    torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), path)
+    with pytest.raises(ValueError, match="is a TorchScript program, not weights"):
+        convert(Options(path, tmp_path / "run"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.pth", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ValueError, match=rf"cannot be read \({reason}"):
+            convert(Options(path, tmp_path / "run"))
+
+
+BAD: dict[str, tuple[Callable[[Official], object], dict[str, object], str]] = {
+    "other-classes": (
+        lambda o: o("deeplab", classes=19),
+        {},
+        "tells 19 classes apart, neither the 15 of viper nor the",
+    ),
+    "other-benchmark": (lambda o: o("deeplab"), {"classes": "synthia"}, "15 classes apart, as viper does: leave out"),
+    "two-numbers-of-classes": (
+        lambda o: o("accel") | prefixed("net_update.", o("deeplab", auxiliary=False, classes=12)),
+        {},
+        "net_update.layer6.conv2d_list.0.weight has shape",
+    ),
+    "other-backbone": (
+        lambda o: o("deeplab") | {"layer1.1.conv1.weight": torch.zeros(24, 24, 3, 3)},
+        {},
+        "none of resnet101, .* from resnet10_slim it differs in layer1.1.conv1.weight",
+    ),
+    "wide-flow": (
+        lambda o: o("flow_net") | {"conv1.0.weight": torch.zeros(64, 6, 7, 7)},
+        {},
+        "has shape .64, 6, 7, 7.",
+    ),
+    "half-a-flow": (
+        lambda o: dict(list(o("flow_net").items())[::2]) | {"predict_flow2.weight": torch.zeros(2, 74, 3, 3)},
+        {},
+        "it lacks flow_net.conv1.0.bias and",
+    ),
+    "half-of-sfc": (lambda o: {**o("accel"), "SFM.conv1.0.bias": torch.zeros(24)}, {}, "it lacks teacher_flow"),
+    "other-kind": (lambda o: o("flow_net"), {"kind": "accel"}, "has no segmenter.net_ref: is this the right kind"),
+    "da-vsn": (
+        lambda o: {**o("deeplab"), "sf_layer.weight": torch.zeros(15, 30, 1, 1)},
+        {},
+        "is a checkpoint of DA-VSN",
+    ),
+    "raft": (lambda o: {"module.fnet.conv1.weight": torch.zeros(1)}, {}, "is a checkpoint of RAFT, which is not"),
+    "classes-of-flow": (lambda o: o("flow_net"), {"classes": "viper"}, "tells no classes apart: leave out --classes"),
+    "live-of-one": (lambda o: o("deeplab"), {"live": True}, "holds no moving average of weights: leave out --live"),
+    "seed-of-whole": (lambda o: o("deeplab"), {"seed": 1}, "lacks no weight that would be drawn: leave out --seed"),
+    "a-list": (lambda o: [1.0], {}, "holds a list, not weights by name"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(
+    name: str, official: Official, save: Save, tmp_path: Path
+) -> None:
+    make, options, message = BAD[name]
+    with pytest.raises(ValueError, match=message) as raised:
+        convert(replace(Options(save(make(official)), tmp_path / "run"), **options))  # type: ignore[arg-type]  # by name
+    assert str(raised.value).startswith(f"{tmp_path / 'official.pth'} ")
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+
+
+def test_an_existing_or_unwritable_place_is_named(official: Official, save: Save, tmp_path: Path) -> None:
+    path = save(official("deeplab"))
+    with pytest.raises(RunError, match="exists: choose another --out or remove it"):
+        convert(Options(path, tmp_path))
+    for folder in (path / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(RunError, match=r"cannot be written \(.+\): choose another --out"):
+            convert(Options(path, folder))
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+
+
+def test_a_full_disk_leaves_nothing(
+    official: Official, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(official("deeplab"))
+
+    def failing(value: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(RunError, match=r"cannot be written \(is the disk full\?\)"):
+        convert(Options(path, tmp_path / "run"))
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+
+
+def test_the_command_prints_what_became_of_the_weights(
+    official: Official, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(CASES["initialisation"].make(official))
+    monkeypatch.setattr(sys, "argv", ["convert", str(path), "--out", str(tmp_path / "run")])
+    command.main()
+    shown = capsys.readouterr()
+    assert not shown.out
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown.err.splitlines()]
+    assert "Scale.layer5 8 dropped: no place here" in lines
+    assert "segmenter.segnet.layer6 8 newly drawn: not in the file" in lines
+
+    monkeypatch.setattr(sys, "argv", ["convert", str(path), "--out", str(tmp_path / "json"), "--json"])
+    command.main()
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {field.name for field in fields(Conversion)}
+    assert printed["mapped"]["Scale.conv1.weight"] == "segmenter.segnet.conv1.weight"
+    assert len(printed["missing"]) == 16
+
+
+def test_the_command_ends_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path / "none.pth"), "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith("(No such file or directory): give the path of a checkpoint file\n")
