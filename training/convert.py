@@ -206,7 +206,7 @@ def _write_run(folder: Path, conversion: Conversion, recipe: Recipe, state: Stat
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
-        origin = {"checkpoint": conversion.checkpoint, "checkpoint_sha256": conversion.sha256}
+        origin = {"checkpoint": Path(conversion.checkpoint).name, "checkpoint_sha256": conversion.sha256}
         write_run_file(aside, f"official-{conversion.kind}", recipe, origin)
         save_checkpoint(aside / "last.pt", {"step": STEPS, "measures": {}, "networks": networks})
         aside.rename(folder)
@@ -226,7 +226,7 @@ def _table(conversion: Conversion) -> Table:
     for title, names in (
         ("converted", conversion.mapped.values()),
         ("dropped: no place here", conversion.dropped),
-        ("zero: the official network has none", conversion.zeroed),
+        ("zero: not in the file, or unused there", conversion.zeroed),
         ("newly drawn: not in the file", conversion.missing),
     ):
         for part, count in _parts(names).items():
@@ -251,6 +251,8 @@ def main() -> None:
             sys.stdout.write(json.dumps(asdict(conversion), indent=2) + "\n")
         else:
             Console(stderr=True).print(_table(conversion))
+        if remark := KINDS[conversion.kind].remark:
+            logger.warning("%s", remark)
         logger.info("wrote %s from %s", options.out, options.checkpoint)
 
 

@@ -142,7 +142,7 @@ def test_the_run_names_its_file(official: Official, save: Save, tmp_path: Path) 
     conversion = convert(Options(path, tmp_path / "run"))
     run = read_run(tmp_path / "run")
     assert run.name == "official-flownet-s"
-    assert run.provenance["checkpoint"] == str(path)
+    assert run.provenance["checkpoint"] == "official.pth"
     assert run.provenance["checkpoint_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() == conversion.sha256
     assert {"commit", "versions"} <= set(run.provenance)
 
@@ -254,7 +254,7 @@ def test_a_converted_run_is_evaluated_and_exported(
     to_onnx.main()
     trained = read_bundle(tmp_path / "bundle").manifest.provenance["trained"]
     assert isinstance(trained, dict)
-    assert trained["checkpoint"] == str(tmp_path / "official.pth")
+    assert trained["checkpoint"] == "official.pth"
 
 
 class Bomb:
@@ -417,6 +417,14 @@ def test_the_command_prints_what_became_of_the_weights(
     assert set(printed) == {field.name for field in fields(Conversion)}
     assert printed["mapped"]["Scale.conv1.weight"] == "segmenter.segnet.conv1.weight"
     assert len(printed["missing"]) == 16
+
+
+def test_the_command_says_how_pixmatch_differs(
+    official: Official, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["convert", str(save(pixmatch(official))), "--out", str(tmp_path / "run")])
+    command.main()
+    assert any("ceil_mode" in message for message in caplog.messages)
 
 
 def test_the_command_ends_with_status_2(

@@ -37,6 +37,7 @@ class Kind:
     dropped: str = ""  # start of official names that have no place here; empty drops none
     zeroed: str = COUNTERS  # names here that a file may lack; zero then
     drawn: str = ""  # names here that a file may lack; newly drawn then
+    remark: str = ""  # what a user should know of the converted network
 
 
 _ACCEL = (
@@ -55,7 +56,9 @@ KINDS: dict[KindName, Kind] = {
     ),
     "flownet-s": Kind("thin FlowNetS, or an SFM", (("", "flow_net."),), zeroed=FLOW_BIASES),
     "stage-one": Kind("DeepLab of stage one", _SEGNET),
-    "pixmatch": Kind("PixMatch", (("", "segmenter.segnet."),), UNUSED, zeroed=rf"{COUNTERS}|.*\.{UNUSED}.*"),
+    "pixmatch": Kind("PixMatch", (("", "segmenter.segnet."),), UNUSED, zeroed=rf"{COUNTERS}|.*\.{UNUSED}.*",
+        remark="PixMatch pools with ceil_mode and aligns corners, this network does neither: scores differ a little",
+    ),
     "accel": Kind("Accel", _ACCEL, _AUXILIARY),
     "sfc": Kind(
         "SFC stage two", (*_ACCEL, ("flownet_global.", "teacher_flow."), ("SFM.", "sfm.")), _AUXILIARY
