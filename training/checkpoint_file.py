@@ -27,12 +27,14 @@ def read_checkpoint_file(path: Path) -> object:
         ValueError: in one sentence, if the file cannot be read or would run code.
     """
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a checkpoint file") from error
+    try:
         with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols: whether the file could be read is said below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a checkpoint file") from error
-    # A damaged file can fail anywhere in the unpickler: KeyError, EOFError, struct.error, AssertionError, MemoryError.
+    # A damaged file can fail anywhere in the unpickler: KeyError, EOFError, OSError, struct.error, MemoryError.
     except Exception as error:
         python_object = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if python_object is not None:

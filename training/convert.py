@@ -2,7 +2,8 @@
 
 Reads the DeepLab initialisation (ImageNet, COCO), the thin FlowNetS (or an SFM, which has the same weights), stage one
 with labels alone or of SFC, PixMatch, Accel and SFC's stage two. The kind, the residual networks and the classes are
-read off the weights. Recipes can start from the run (--start-from), it can be evaluated and exported.
+read off the weights. The run can be evaluated and exported, and recipes whose runs lie beside it can start from it:
+--start-from.segmenter.flownet official-flow:flow_net.
 
 The run is finished and was not trained here: its recipe names the method whose networks these are, one step, and
 stand-ins for the data, since a checkpoint has none. With VIPER's classes that is the embedded world; with SYNTHIA's,

@@ -164,3 +164,15 @@ def official() -> Callable[..., dict[str, Tensor]]:
         return state
 
     return make
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a checkpoint file, in the format of torch before or since 1.6."""
+
+    def write(document: object, is_zip: bool = True) -> Path:
+        path = tmp_path / "official.pth"
+        torch.save(document, path, _use_new_zipfile_serialization=is_zip)
+        return path
+
+    return write

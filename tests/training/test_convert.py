@@ -1,6 +1,5 @@
 import hashlib
 import json
-import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -100,18 +99,6 @@ def without_biases(state: State) -> State:
         for name, value in state.items()
         if not (name.startswith(("deconv", "upsample")) and name.endswith("bias"))
     }
-
-
-@pytest.fixture
-def save(tmp_path: Path) -> Save:
-    """Writes a checkpoint, in the format of torch before or since 1.6."""
-
-    def write(document: object, is_zip: bool = True) -> Path:
-        path = tmp_path / "official.pth"
-        torch.save(document, path, _use_new_zipfile_serialization=is_zip)
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
@@ -255,70 +242,6 @@ def test_a_converted_run_is_evaluated_and_exported(
     trained = read_bundle(tmp_path / "bundle").manifest.provenance["trained"]
     assert isinstance(trained, dict)
     assert trained["checkpoint"] == "official.pth"
-
-
-class Bomb:
-    """Leaves a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
-def test_what_would_run_code_is_not_opened(is_zip: bool, save: Save, tmp_path: Path) -> None:
-    module = DeepLab("resnet10_slim", 15, auxiliary=True)
-    trap = tmp_path / "exploded"
-    for document, name in ((module, "training.models.deeplab.DeepLab"), ({"a": Bomb(trap)}, "[a-z.]*getattr|Path")):
-        with pytest.raises(ValueError, match=rf"official.pth holds Python objects \(.*({name}).* save the module's"):
-            convert(Options(save(document, is_zip), tmp_path / "run"))
-    plain = tmp_path / "plain.pth"
-    plain.write_bytes(pickle.dumps({"a": Bomb(trap)}, protocol=2))
-    with pytest.raises(ValueError, match="holds Python objects"):
-        convert(Options(plain, tmp_path / "run"))
-    plain.write_bytes(pickle.dumps({"a": Bomb(trap)}))
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        convert(Options(plain, tmp_path / "run"))
-    assert not trap.exists()
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_a_truncated_file_is_said_to_be_damaged(
-    share: float, is_zip: bool, official: Official, save: Save, tmp_path: Path
-) -> None:
-    path = save(official("deeplab"), is_zip)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"official.pth is no checkpoint, or is damaged \(\w+\): fetch it again"):
-        convert(Options(path, tmp_path / "run"))
-
-
-@pytest.mark.parametrize(
-    "content", [b"hello", b"<html>404</html>", b"\x89PNG\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(99)]
-)
-def test_files_of_other_kinds_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "download.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
-        convert(Options(path, tmp_path / "run"))
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch has better now, but people have the files
-def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "program.pth"
-    torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), path)
-    with pytest.raises(ValueError, match="is a TorchScript program, not weights"):
-        convert(Options(path, tmp_path / "run"))
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "none.pth", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(ValueError, match=rf"cannot be read \({reason}"):
-            convert(Options(path, tmp_path / "run"))
 
 
 BAD: dict[str, tuple[Callable[[Official], object], dict[str, object], str]] = {
