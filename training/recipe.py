@@ -1,7 +1,7 @@
 """What an experiment is: a method, its data, its length, and the weights it starts from."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.data import DataConfig
 from training.methods.method import Method
@@ -36,3 +36,10 @@ class Recipe:
     def prerequisites(self) -> tuple[str, ...]:
         """The runs whose weights this one starts from, in the order they are named."""
         return tuple(dict.fromkeys(origin.split(":")[0] for origin in self.start_from.values()))
+
+
+class NamedRecipe(NamedTuple):
+    """A recipe and what it is, in a line of the command's help."""
+
+    description: str
+    recipe: Recipe

@@ -48,6 +48,20 @@ def train_with_prerequisites(name: str, recipe: Recipe, folder: Path, device_nam
     return train(name, recipe, folder, find_run, choose_device(device_name), resume)
 
 
+def train_unless_finished(name: str, recipe: Recipe, folder: Path, device_name: str) -> Run:
+    """The run of a recipe: trained now, gone on with, or as it is if it is finished already.
+
+    Raises:
+        RunError: if the folder holds a run of another recipe.
+    """
+    if not folder.exists():
+        return train_with_prerequisites(name, recipe, folder, device_name)
+    run = read_run(folder)
+    if repr(run.recipe) != repr(recipe):
+        raise RunError(f"{folder} holds a run of another recipe, seed or data: remove it or choose another --out")
+    return run if run.is_finished() else train_with_prerequisites(name, recipe, folder, device_name, resume=True)
+
+
 def main() -> None:
     """Runs the command line."""
     logging_to_stderr()

@@ -16,8 +16,8 @@ from training.data import DATASETS
 from training.methods import METHODS
 from training.methods.optimization import OPTIMIZERS, SCHEDULES
 from training.models import FLOW_NETS, SEGMENTERS
-from training.recipe import Recipe
-from training.recipes import RECIPES, NamedRecipe
+from training.recipe import NamedRecipe, Recipe
+from training.recipes import RECIPES
 from training.run_directory import load_checkpoint, read_run
 from training.train import Training, main
 

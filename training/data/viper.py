@@ -39,11 +39,14 @@ class Viper(DataConfig):
     num_frames: int = 2  # consecutive frames of a clip
     # lines like 001/001_00010.jpg name the last frames of clips; none: every labelled frame
     frame_list: Path | None = None
+    every: int = 1  # without a list, use frames whose number is a multiple of this: the benchmark's list has every 10th
     previous_labels: bool = True  # also read the labels of the frames before; SFM pre-training needs them
 
     def __post_init__(self) -> None:
         """Refuses what cannot be read."""
         require_frames(size=self.size, num_frames=self.num_frames)
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}: it must be at least 1")
 
     @property
     def label_space(self) -> LabelSpace:
@@ -57,7 +60,9 @@ class Viper(DataConfig):
             require_folder(folder, "the folder of VIPER that holds train/img and train/cls")
         if self.frame_list is None:
             found = (images / path.relative_to(classes).with_suffix(".jpg") for path in sorted(classes.glob("*/*.png")))
-            last_frames = [frame for frame in found if have_neighbours(frame, self.num_frames)]
+            last_frames = [
+                frame for frame in found if _number(frame) % self.every == 0 and have_neighbours(frame, self.num_frames)
+            ]
             if not last_frames:
                 raise ValueError(
                     f"{classes} has no label of a frame that follows {self.num_frames - 1} others: copy VIPER there"
@@ -74,6 +79,14 @@ class Viper(DataConfig):
             "copy all frames of VIPER and their labels, or give --previous-labels False if only every tenth has some"
         )
         return LabelledVideos(clips, Reading(self.size, 0.0, read_ids, viper_train_ids), remedy)
+
+
+def _number(frame: Path) -> int:
+    """FFFFF of SSS_FFFFF.jpg."""
+    digits = frame.stem.rpartition("_")[2]
+    if not digits.isdecimal():
+        raise ValueError(f"{frame} is not called SSS_FFFFF.jpg: give --frame-list, or restore VIPER's names")
+    return int(digits)
 
 
 def viper_train_ids(ids: NDArray[Any]) -> NDArray[np.int64]:
