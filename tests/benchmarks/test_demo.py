@@ -105,9 +105,7 @@ def test_a_finished_demo_is_not_overwritten(
 
 def test_stages_of_another_seed_are_not_taken_for_ones_own(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "stages", tmp_path / "out" / "stages")
-    with pytest.raises(
-        RunError, match="holds a run of another recipe, seed or data: remove it or choose another --out"
-    ):
+    with pytest.raises(RunError, match=r"demo-source-only-one was trained with .*: remove it or choose another --out"):
         run_demo(Options(out=tmp_path / "out", seed=1))
 
 

@@ -68,7 +68,7 @@ def test_stages_are_trained_in_order_and_not_again(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("three_stages")
 def test_a_run_of_another_seed_is_in_the_way(tmp_path: Path) -> None:
     run_pipeline(Options(recipe="first", out=tmp_path, device="cpu"))
-    with pytest.raises(RunError, match="first holds a run of another recipe, seed or data"):
+    with pytest.raises(RunError, match=r"first was trained with seed 0 \(this call says 1\): remove it"):
         run_pipeline(Options(recipe="second", out=tmp_path, device="cpu", seed=1))
     assert not (tmp_path / "second").exists()
 
