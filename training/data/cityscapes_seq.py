@@ -64,7 +64,9 @@ class CityscapesSeq(LabelledVideosConfig):
                 )
             )
         remedy = f"unpack all 30 frames of every snippet (leftImg8bit_sequence) and gtFine of split {self.split}"
-        return VideoData(tuple(clips), Reading(self.size, 0.0, read_ids, self._train_ids, OFFICIAL_IDS), remedy)
+        reading = Reading(self.size, 0.0, read_ids, self._train_ids, OFFICIAL_IDS)
+        remedy_for_ids = f"files *{LABEL_END} must hold the ids of gtFine, not train ids, so unpack gtFine again"
+        return VideoData(tuple(clips), reading, remedy, remedy_for_ids)
 
     def _train_ids(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         return self.label_space.to_train_ids(ids, "cityscapes")

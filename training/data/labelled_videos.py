@@ -45,6 +45,7 @@ class VideoData(NamedTuple):
     clips: tuple[ClipFiles, ...]  # one item each
     reading: Reading  # how to read them
     remedy: str  # what a user can do about a missing file, as the end of a sentence
+    remedy_for_ids: str = "use the label files as they were published"  # and about ids that no file should hold
 
 
 class LabelledVideosConfig(DataConfig):

@@ -50,16 +50,21 @@ def index_videos(paths: Sequence[Path]) -> dict[Path, VideoIndex]:
     """Decodes video files once; those that this process has decoded before are not read again.
 
     Raises:
-        ValueError: naming the first file that holds no frame.
+        ValueError: naming the files that hold no frame.
     """
     statuses = [path.stat() for path in paths]
     keys = [_Key(path, status.st_mtime_ns, status.st_size) for path, status in zip(paths, statuses, strict=True)]
     if any(key not in _known_indices for key in keys):
+        broken = []
         with Progress(console=Console(file=sys.stderr), transient=True) as progress:
-            task = progress.add_task("decoding videos", total=sum(_num_announced(_open(path)) for path in paths))
+            task = progress.add_task("decoding videos", total=sum(_num_announced(_capture(path)) for path in paths))
             for key in keys:
-                if key not in _known_indices:
-                    _known_indices[key] = _index(key.path, lambda: progress.advance(task))
+                if key not in _known_indices and (index := _index(key.path, lambda: progress.advance(task))):
+                    _known_indices[key] = index
+                elif key not in _known_indices:
+                    broken.append(str(key.path))
+        if broken:
+            raise ValueError(f"no frame can be decoded of {', '.join(broken)}: copy them again or take them away")
     return {key.path: _known_indices[key] for key in keys}
 
 
@@ -130,7 +135,7 @@ class _Stream:
 
     def rewind(self) -> None:
         """Opens the file anew: the one way to the beginning that is always right."""
-        self.capture, self.next_number = _open(self.path), 0
+        self.capture, self.next_number = _capture(self.path), 0
 
     def read(self, number: int) -> NDArray[np.uint8] | None:
         """Frame `number` (H, W, 3), BGR, or one beside it if the file misleads; None behind its end."""
@@ -152,27 +157,21 @@ def checksum(pixels: NDArray[np.uint8]) -> int:
     return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
-def _open(path: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise ValueError(f"{path} cannot be read: it is damaged or no video, copy it again or take it away")
-    return capture
+def _capture(path: Path) -> cv2.VideoCapture:
+    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
 
 
 def _num_announced(capture: cv2.VideoCapture) -> int:
     return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
 
-def _index(path: Path, advance: Callable[[], object]) -> VideoIndex:
-    capture = _open(path)
+def _index(path: Path, advance: Callable[[], object]) -> VideoIndex | None:
+    """None if nothing can be decoded."""
+    capture = _capture(path)
     checksums, size = [], (0, 0)
-    while True:
-        is_read, pixels = capture.read()
-        if not is_read:
-            break
+    while (read := capture.read())[0]:
+        pixels = np.asarray(read[1], np.uint8)
         size = (pixels.shape[0], pixels.shape[1])
-        checksums.append(checksum(np.asarray(pixels, np.uint8)))
+        checksums.append(checksum(pixels))
         advance()
-    if not checksums:
-        raise ValueError(f"{path} has no frame that can be decoded: copy it again or take it away")
-    return VideoIndex(size, tuple(checksums), _num_announced(capture))
+    return VideoIndex(size, tuple(checksums), _num_announced(capture)) if checksums else None

@@ -71,7 +71,8 @@ class VideoFolder(LabelledVideosConfig):
         clips = [clip for video in videos for clip in self._clips(video)]
         if not clips:
             raise ValueError(self._why_no_clips(videos))
-        return VideoData(tuple(clips), self._reading(indices), "it was there a moment ago, copy it again")
+        remedy, remedy_for_ids = "it was there a moment ago, copy it again", f"name them in {self.label_map}"
+        return VideoData(tuple(clips), self._reading(indices), remedy, remedy_for_ids)
 
     def _reading(self, indices: Mapping[Path, VideoIndex]) -> Reading:
         decoder = VideoDecoder(indices)

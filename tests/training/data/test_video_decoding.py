@@ -72,8 +72,8 @@ def test_a_file_that_cannot_be_entered_in_the_middle_is_read_from_its_beginning(
             return getattr(self.capture, name)
 
     decoder, expected = VideoDecoder(index_videos([video])), decoded_from_the_beginning(video)
-    open_video = video_decoding._open
-    monkeypatch.setattr(video_decoding, "_open", lambda path: MissesByThree(open_video(path)))
+    open_video = video_decoding._capture
+    monkeypatch.setattr(video_decoding, "_capture", lambda path: MissesByThree(open_video(path)))
     for number in order(NUM_FRAMES):
         assert np.array_equal(decoder.read(VideoFrame(video, number)), expected[number])
     assert [record.getMessage() for record in caplog.records] == [
@@ -103,7 +103,8 @@ def test_a_video_that_changed_since_it_was_opened_is_noticed(tmp_path: Path) -> 
     assert len(index_videos([path])[path].checksums) == 20
 
 
-def test_what_is_no_video_is_named(tmp_path: Path) -> None:
-    (tmp_path / "ride.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match=r"ride\.mp4 cannot be read: it is damaged or no video"):
-        index_videos([tmp_path / "ride.mp4"])
+def test_all_files_that_are_no_videos_are_named(tmp_path: Path) -> None:
+    for name in ("a.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"no frame can be decoded of \S*a\.mp4, \S*c\.mp4: copy them again"):
+        index_videos([tmp_path / "a.mp4", write_video(tmp_path / "b.mp4", num_frames=2), tmp_path / "c.mp4"])
