@@ -48,8 +48,8 @@ AnyOptions = (
 
 def main() -> None:
     """Runs the command line."""
-    options: AnyOptions = tyro.cli(AnyOptions, prog="python -m training.data.check", description=__doc__)
     with user_errors_exit_with_2(ValueError):
+        options: AnyOptions = tyro.cli(AnyOptions, prog="python -m training.data.check", description=__doc__)
         _refuse_wrong_calls(options)
         inspection = _inspect(options)
     if options.json:

@@ -78,11 +78,8 @@ def inspect(data: VideoData, space: LabelSpace, sample: int, advance: Callable[[
         *read.problems,
     ]
     if labels and not read.pixels[:-1].any() and not problems:
-        problems.append(
-            Problem(
-                "no class", f"no pixel of the {len(chosen)} labels that were read has a class: {data.remedy_for_ids}"
-            )
-        )
+        sentence = f"no label of the {len(chosen)} clips that were decoded has a class: {data.remedy_for_ids}"
+        problems.append(Problem("no class", sentence))
     return Inspection(
         num_videos=len({clip.video for clip in data.clips}),
         num_clips=len(data.clips),
@@ -199,7 +196,7 @@ def _read_labels(
     for clip in clips:
         last = clip.frames[-1]
         if isinstance(last, VideoFrame):
-            data.reading.decoder.read(last)
+            problems += _problems_of_decoding(last, data)
         elif last in sizes and not _decodes(last):
             sentence = f"{last} cannot be read: it is damaged or truncated, copy it again"
             problems.append(Problem("unreadable image", sentence))
@@ -213,6 +210,14 @@ def _read_labels(
                     problems.append(Problem(kind, str(error)))
         advance()
     return _Labels(pixels, problems)
+
+
+def _problems_of_decoding(frame: VideoFrame, data: VideoData) -> list[Problem]:
+    try:
+        data.reading.decoder.read(frame)
+    except ValueError as error:
+        return [Problem("damaged video", str(error))]
+    return []
 
 
 class _UnknownIdsError(ValueError):

@@ -42,7 +42,7 @@ class LabelMap:
         Raises:
             ValueError: for an id that the file does not name.
         """
-        unknown = sorted(set(np.unique(ids).tolist()) - self.known_ids.keys())
+        unknown = [number for number in np.flatnonzero(np.bincount(ids.ravel())) if number not in self.known_ids]
         if unknown:
             raise ValueError(f'labels hold the id {unknown[0]}, which {self.path} does not name: add "{unknown[0]}"')
         table = np.full(MAX_ID + 1, IGNORE, np.int64)
