@@ -4,9 +4,9 @@ A video file does not say which frames it holds: the count in its header is an e
 frame that was asked for. So each file is decoded once when its data set is opened, and a checksum of every frame is
 kept. Reading seeks, decodes on from there, and compares. Where they differ, the file is read from its beginning.
 
-What it costs: the first pass (500 to 1000 frames of 1280x720 a second on one core), 4 bytes of memory per frame, no
-disk; and for a clip at a random place, decoding from the last place the file can be entered at (in streams of cameras
-every second or so, in films every ten).
+What it costs: the first pass, in each process that opens the data set (two H.264 files of 768x432 and 960x540: 1000 and
+400 frames a second on two cores), some 40 bytes of memory per frame, no disk; and for a clip at a random place,
+decoding from the last place before it where the file can be entered (the same files: 35 and 70 ms).
 """
 
 import logging
