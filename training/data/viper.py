@@ -11,26 +11,25 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from training.data.clip import LabelledClip
-from training.data.data_config import DataConfig
-from training.data.labelled_videos import ClipFiles, LabelledVideos, Reading
+from training.data.labelled_videos import ClipFiles, LabelledVideosConfig, Reading, VideoData
 from training.data.video_files import (
-    have_neighbours,
+    frame_number,
     neighbours,
     read_ids,
     read_list,
     require_folder,
     require_frames,
+    without_beginnings,
 )
 from training.label_spaces import VIPER_TO_CITYSCAPES, LabelSpace
 
 CAR, UNLABELLED = 24, 0  # VIPER ids
+OFFICIAL_IDS = range(32)
 
 
 @dataclass(frozen=True)
-class Viper(DataConfig):
+class Viper(LabelledVideosConfig):
     """Videos of VIPER with labels."""
 
     root: Path  # folder that holds train/img and train/cls
@@ -53,16 +52,15 @@ class Viper(DataConfig):
         """The fifteen classes of VIPER -> Cityscapes."""
         return VIPER_TO_CITYSCAPES
 
-    def open(self) -> Dataset[LabelledClip]:
-        """Finds the files."""
+    def find(self) -> VideoData:
+        """Names the files of every clip."""
         images, classes = (self.root / self.split / name for name in ("img", "cls"))
         for folder in (images, classes):
             require_folder(folder, "the folder of VIPER that holds train/img and train/cls")
         if self.frame_list is None:
             found = (images / path.relative_to(classes).with_suffix(".jpg") for path in sorted(classes.glob("*/*.png")))
-            last_frames = [
-                frame for frame in found if _number(frame) % self.every == 0 and have_neighbours(frame, self.num_frames)
-            ]
+            listed = (frame for frame in found if self.every == 1 or frame_number(frame) % self.every == 0)
+            last_frames = without_beginnings(listed, self.num_frames)
             if not last_frames:
                 raise ValueError(
                     f"{classes} has no label of a frame that follows {self.num_frames - 1} others: copy VIPER there"
@@ -74,19 +72,11 @@ class Viper(DataConfig):
             frames = neighbours(frame, self.num_frames)
             labelled = frames if self.previous_labels else frames[-1:]
             labels = (classes / path.relative_to(images).with_suffix(".png") for path in labelled)
-            clips.append(ClipFiles(tuple(frames), tuple(labels)))
+            clips.append(ClipFiles(frame.parent.name, tuple(frames), tuple(labels)))
         remedy = (
             "copy all frames of VIPER and their labels, or give --previous-labels False if only every tenth has some"
         )
-        return LabelledVideos(clips, Reading(self.size, 0.0, read_ids, viper_train_ids), remedy)
-
-
-def _number(frame: Path) -> int:
-    """FFFFF of SSS_FFFFF.jpg."""
-    digits = frame.stem.rpartition("_")[2]
-    if not digits.isdecimal():
-        raise ValueError(f"{frame} is not called SSS_FFFFF.jpg: give --frame-list, or restore VIPER's names")
-    return int(digits)
+        return VideoData(tuple(clips), Reading(self.size, 0.0, read_ids, viper_train_ids, OFFICIAL_IDS), remedy)
 
 
 def viper_train_ids(ids: NDArray[Any]) -> NDArray[np.int64]:
