@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from training.data.clip import IGNORE, LabelledClip
-from training.data.video_files import Size, quarter, read_frame, require_files, resize_ids
+from training.data.labelled_dataset import LabelledDataset
+from training.data.video_files import Size, file_size, quarter, read_frame, require_files, resize_ids
 
 
 class ClipFiles(NamedTuple):
@@ -30,7 +30,7 @@ class Reading(NamedTuple):
     to_train_ids: Callable[[NDArray[Any]], NDArray[np.int64]]  # applied after resizing, at each size anew
 
 
-class LabelledVideos(Dataset[LabelledClip]):
+class LabelledVideos(LabelledDataset):
     """Reads clips from disk; frames without a label file are `IGNORE` all over."""
 
     def __init__(self, clips: Sequence[ClipFiles], reading: Reading, remedy: str) -> None:
@@ -64,6 +64,12 @@ class LabelledVideos(Dataset[LabelledClip]):
             if position == len(read) - 1:
                 quarter_labels = self._train_ids(ids, quarter(size))
         return LabelledClip(torch.stack([frame for frame, _ in read]), labels, quarter_labels)
+
+    def native_labels(self, index: int) -> Tensor:
+        """The labels of a clip's last frame at the size of its label file, less the rows that are cut off."""
+        clip = self.clips[index]
+        ids = self._read_ids(clip.labels[-1], file_size(clip.frames[-1]))
+        return self._train_ids(ids, ids.shape)
 
     def _read_ids(self, path: Path, frame_size: Size) -> NDArray[Any]:
         ids = self.reading.read_ids(path, frame_size)
