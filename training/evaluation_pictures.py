@@ -17,6 +17,7 @@ from training.temporal_consistency import pixels
 
 NUM_PICTURED = 4
 HATCHES = ("", "///")  # tell the protocols apart where colours tell the classes
+MIN_SPAN = 5.0  # percentage points that a curve's axis spans at least, lest noise look like a trend
 DARK = 55.0  # percent; cells of more than this carry white text
 
 
@@ -26,7 +27,7 @@ def prediction_picture(
 ) -> Figure:
     """Frames, labels and predictions of a few clips above the IoU of every class."""
     chosen = np.linspace(0, len(dataset) - 1, min(NUM_PICTURED, len(dataset))).astype(int)
-    figure = Figure(figsize=(12, 2.2 * len(chosen) + 3), layout="constrained")
+    figure = Figure(figsize=(12, 2 * len(chosen) + 3), layout="constrained")
     grid = figure.add_gridspec(len(chosen) + 1, 3)
     for row, index in enumerate(chosen):
         clip = dataset[int(index)]
@@ -81,7 +82,7 @@ def confusion_picture(figures: Figures) -> Figure:
     for number, (name, protocol) in enumerate(protocols.items()):
         axes = figure.add_subplot(1, len(protocols), number + 1)
         _draw_confusion(axes, names, np.array(protocol["confusion"], float))
-        axes.set_title(_with_miou(name, protocol))
+        axes.set_title(f"{_with_miou(name, protocol)}; rows in percent of the true class")
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class, and its share of all labelled pixels")
     return figure
@@ -126,5 +127,8 @@ def interval_picture(figures: Figures) -> Figure:
     below.xaxis.set_minor_locator(NullLocator())
     for axes in (above, below):
         axes.grid(color="0.9")
+        low, high = axes.get_ylim()
+        margin = max(MIN_SPAN - (high - low), 0.0) / 2
+        axes.set_ylim(low - margin, high + margin)
     figure.suptitle(f"{figures['dataset']}: accuracy against the key-frame interval")
     return figure

@@ -9,8 +9,12 @@ of frames since the key frame it is answered from, is 1, 2, ..., N equally often
         ages a + 1 and a where no key frame lies between them, ages 1 and N where the frame before is the key frame.
 
 An answer depends on nothing but the key frame and the frames since. So one run per age serves all intervals, and a
-clip needs max(N) + 2 frames: the labelled one, and the oldest key frame of the one before. Interval 1 is the evaluation
-of pairs. A clip costs (N + 1)(N + 2) / 2 steps of the cheap branch for the largest N, and N + 1 key frames.
+clip needs max(N) + 2 frames: the labelled one, and the oldest key frame of the one before. For the largest N it costs
+(N + 1)(N + 2) / 2 steps of the cheap branch and N + 1 key frames.
+
+Interval 1 is the papers' evaluation of pairs (only that a pair answers its first frame from itself when it comes to
+consistency). But a longer clip of the embedded world ends with a later frame, and videos too short for the largest
+interval drop out: compare intervals within one sweep.
 """
 
 from collections.abc import Sequence
