@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from training.data.clip import IGNORE, LabelledClip
 from training.data.data_config import DataConfig
+from training.data.labelled_dataset import LabelledDataset
 from training.data.video_decoding import VideoDecoder, VideoFrame
-from training.data.video_files import Size, quarter, read_frame, require_files, resize_ids, to_frame
+from training.data.video_files import Size, file_size, quarter, read_frame, require_files, resize_ids, to_frame
 
 Frame = Path | VideoFrame  # an image, or a frame of a video file
 
@@ -59,12 +59,12 @@ class LabelledVideosConfig(DataConfig):
             ValueError: if nothing can be found, in one sentence.
         """
 
-    def open(self) -> Dataset[LabelledClip]:
+    def open(self) -> LabelledDataset:
         """Finds the files and looks that they are there."""
         return LabelledVideos(self.find())
 
 
-class LabelledVideos(Dataset[LabelledClip]):
+class LabelledVideos(LabelledDataset):
     """Reads clips from disk; frames without a label file are `IGNORE` all over."""
 
     def __init__(self, data: VideoData) -> None:
@@ -84,6 +84,15 @@ class LabelledVideos(Dataset[LabelledClip]):
     def __getitem__(self, index: int) -> LabelledClip:
         """A clip without the batch dimension."""
         return read_clip(self.clips[index], self.reading)
+
+    def native_labels(self, index: int) -> Tensor:
+        """The labels of a clip's last frame at the size they are stored in, less the rows that are cut off."""
+        clip = self.clips[index]
+        size = _stored_size(clip.frames[-1], self.reading)
+        if not clip.labels:
+            return torch.full(size, IGNORE)
+        ids = read_cropped_ids(clip.labels[-1], size, self.reading)
+        return _train_ids(ids, (ids.shape[0], ids.shape[1]), self.reading)
 
 
 def read_clip(clip: ClipFiles, reading: Reading) -> LabelledClip:
@@ -112,6 +121,13 @@ def _read_frame(frame: Frame, reading: Reading) -> tuple[Tensor, Size]:
         return read_frame(frame, reading.size, reading.crop_bottom)
     image = Image.fromarray(reading.decoder.read(frame))
     return to_frame(image, reading.size, reading.crop_bottom), (image.height, image.width)
+
+
+def _stored_size(frame: Frame, reading: Reading) -> Size:
+    if isinstance(frame, Path):
+        return file_size(frame)
+    height, width, _ = reading.decoder.read(frame).shape
+    return height, width
 
 
 def _train_ids(ids: NDArray[Any], size: Size, reading: Reading) -> Tensor:

@@ -1,7 +1,8 @@
 """Reading frames, labels and lists of video data sets, and saying in one sentence what is wrong with a file."""
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ def to_frame(image: Image.Image, size: Size, crop_bottom: float = 0.0) -> Tensor
         image = image.crop((0, 0, image.width, image.height - round(crop_bottom * image.height)))
     resized = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+
+
+def file_size(path: Path) -> Size:
+    """The size of an image file; reads no more than its header."""
+    with _reporting_damage(path), Image.open(path) as image:
+        return image.height, image.width
 
 
 def read_ids(path: Path, frame_size: Size) -> NDArray[np.uint8]:
@@ -159,10 +166,15 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def _open_image(path: Path) -> Image.Image:
+    with _reporting_damage(path), Image.open(path) as image:
+        return image.copy()  # reads all of it, and closes the file
+
+
+@contextlib.contextmanager
+def _reporting_damage(path: Path) -> Iterator[None]:
     _require_file(path)
     try:
-        with Image.open(path) as image:
-            return image.copy()  # reads all of it, and closes the file
+        yield
     except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
         raise ValueError(f"{path} cannot be read: it is damaged or no image, copy it again") from error
 

@@ -60,9 +60,9 @@ def test_viper_reads_back_the_labels_of_both_frames(viper: Path) -> None:
 
 
 def test_viper_derives_the_list_from_the_folder(viper: Path) -> None:
-    assert len(Viper(viper, size=SIZE).open()) == 2 * 19  # type: ignore[arg-type]  # torch declares no length
+    assert len(Viper(viper, size=SIZE).open()) == 2 * 19
     listed = Viper(viper, size=SIZE, frame_list=viper / "viper_list" / "train.txt").open()
-    assert len(listed) == 4  # type: ignore[arg-type]  # torch declares no length
+    assert len(listed) == 4
 
 
 def test_viper_labels_are_indexed_images_and_frames_jpeg(viper: Path) -> None:
@@ -140,7 +140,7 @@ def test_cityscapes_snippets_have_thirty_frames_and_one_label(cityscapes: Path) 
 
 def test_synthia_is_cropped_and_read_back(synthia: Path) -> None:
     dataset = SynthiaSeq(synthia, size=(64, 64), frame_list=synthia / "synthia_list" / "train.txt").open()
-    assert len(dataset) == 29  # type: ignore[arg-type]  # torch declares no length
+    assert len(dataset) == 29
     truth = rendered(SYNTHIA_SIZE, 2)
     clip = dataset[0]
     assert torch.equal(clip.frames, torch.from_numpy(truth.frames[:, :64]).permute(0, 3, 1, 2) / 255)
@@ -178,7 +178,7 @@ def test_a_gap_in_a_video_is_named_and_its_beginning_left_out(viper: Path, tmp_p
         Viper(tmp_path / "viper", size=SIZE).open()
     for name in (f"{folder}/001/001_{number:05}.{end}" for number in range(1, 8) for folder, end in IMAGES_AND_LABELS):
         (tmp_path / "viper/train" / name).unlink(missing_ok=True)
-    assert len(Viper(tmp_path / "viper", size=SIZE).open()) == 12 + 19  # type: ignore[arg-type]  # torch: no length
+    assert len(Viper(tmp_path / "viper", size=SIZE).open()) == 12 + 19
 
 
 def test_a_folder_of_frames_that_was_not_copied_is_missed(viper: Path, tmp_path: Path) -> None:
