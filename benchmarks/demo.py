@@ -31,16 +31,11 @@ from training.metrics import mean_iou
 from training.models.accel import Accel
 from training.models.optical_flow import FlowNet
 from training.models.video_segmenter import VideoSegmenter
-from training.recipes import (
-    RECIPES,
-    SOURCE_VALIDATION_FLOW,
-    TARGET,
-    TARGET_VALIDATION,
-    TARGET_VALIDATION_FLOW,
-)
-from training.run_directory import Run, RunError, commit, read_run, versions, write_aside
+from training.recipes import RECIPES
+from training.recipes.demo import SOURCE_VALIDATION_FLOW, TARGET, TARGET_VALIDATION, TARGET_VALIDATION_FLOW
+from training.run_directory import Run, RunError, commit, versions, write_aside
 from training.target_statistics import with_target_statistics
-from training.train import train_with_prerequisites
+from training.train import train_unless_finished
 from training.trainer import TrainingError
 from training.validation import flow_error, segmentation_confusion
 
@@ -137,15 +132,8 @@ def run_demo(options: Options) -> dict[str, Any]:
 
 
 def _stage(name: str, options: Options) -> Run:
-    folder = options.out / "stages" / name
     recipe = replace(RECIPES[name].recipe, seed=options.seed)
-    if folder.exists():
-        run = read_run(folder)
-        if repr(run.recipe) != repr(recipe):
-            raise RunError(f"{options.out} holds a demo of another seed or version: remove it or choose another --out")
-        if run.is_finished():
-            return run
-    return train_with_prerequisites(name, recipe, folder, options.device, resume=folder.exists())
+    return train_unless_finished(name, recipe, options.out / "stages" / name, options.device)
 
 
 def _segmenter(run: Run) -> VideoSegmenter:

@@ -8,6 +8,7 @@
 Files are written under a temporary name and renamed, so a reader never sees half of one.
 """
 
+import errno
 import functools
 import importlib.metadata
 import json
@@ -78,6 +79,22 @@ class Run:
         return measures
 
 
+def recipe_difference(run: Run, recipe: Recipe) -> str:
+    """The first field in which a recipe is not that of a run, with both values; empty if there is none."""
+    return _first_difference(_converter().unstructure(run.recipe, Recipe), _converter().unstructure(recipe, Recipe), "")
+
+
+def _first_difference(old: Any, new: Any, path: str) -> str:
+    if old == new:
+        return ""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{path} {old} (this call says {new})"
+    differences = (
+        _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip(".")) for key in old.keys() | new.keys()
+    )
+    return next(filter(None, sorted(differences)))
+
+
 def write_run_file(folder: Path, name: str, recipe: Recipe, origin: Mapping[str, str] = MappingProxyType({})) -> None:
     """Writes run.json: from it alone the run can be repeated. `origin` joins the versions in its provenance."""
     document = {
@@ -113,8 +130,19 @@ def read_run(folder: Path) -> Run:
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Writes {"step", "measures", "networks", ...}; nothing but tensors, numbers, strings, lists and dicts."""
-    write_aside(path, lambda aside: torch.save(dict(checkpoint), aside))
+    """Writes {"step", "measures", "networks", ...}; nothing but tensors, numbers, strings, lists and dicts.
+
+    Raises:
+        OSError: if it cannot be written; what was there before is still there.
+    """
+
+    def save(aside: Path) -> None:
+        try:
+            torch.save(dict(checkpoint), aside)
+        except RuntimeError as error:  # what torch makes of a disk that is full
+            raise OSError(errno.EIO, "the checkpoint could not be written: is the disk full?") from error
+
+    write_aside(path, save)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tyro
 from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
 from training.recipe import Recipe
 from training.recipes import RECIPES
-from training.run_directory import Run, RunError, read_run
+from training.run_directory import Run, RunError, read_run, recipe_difference
 from training.trainer import TrainingError, train
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,20 @@ def train_with_prerequisites(name: str, recipe: Recipe, folder: Path, device_nam
         return train_with_prerequisites(needed, RECIPES[needed].recipe, sibling, device_name, resume=sibling.exists())
 
     return train(name, recipe, folder, find_run, choose_device(device_name), resume)
+
+
+def train_unless_finished(name: str, recipe: Recipe, folder: Path, device_name: str) -> Run:
+    """The run of a recipe: trained now, gone on with, or as it is if it is finished already.
+
+    Raises:
+        RunError: if the folder holds a run of another recipe.
+    """
+    if not folder.exists():
+        return train_with_prerequisites(name, recipe, folder, device_name)
+    run = read_run(folder)
+    if difference := recipe_difference(run, recipe):
+        raise RunError(f"{folder} was trained with {difference}: remove it or choose another --out")
+    return run if run.is_finished() else train_with_prerequisites(name, recipe, folder, device_name, resume=True)
 
 
 def main() -> None:

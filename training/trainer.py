@@ -32,8 +32,10 @@ from training.run_directory import (
     load_checkpoint,
     load_weights,
     read_run,
+    recipe_difference,
     save_checkpoint,
     start_weights,
+    write_aside,
     write_run_file,
 )
 
@@ -53,13 +55,14 @@ class State:
     optimizers: dict[str, Optimizer]
     step: int  # iterations done
     best_score: float  # of the best validation so far
+    measures: dict[str, float]  # of the last validation
 
-    def checkpoint(self, measures: dict[str, float]) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """What it takes to go on from here."""
         return {
             "step": self.step,
             "best_score": self.best_score,
-            "measures": measures,
+            "measures": self.measures,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "rng": torch.get_rng_state(),
@@ -70,6 +73,7 @@ class State:
         checkpoint = load_checkpoint(path)
         self.step = int(checkpoint["step"])
         self.best_score = float(checkpoint["best_score"])
+        self.measures = checkpoint["measures"]
         for name, network in self.networks.items():
             load_weights(network, checkpoint["networks"].get(name), f"{path}:{name}")
         for name, optimizer in self.optimizers.items():
@@ -94,13 +98,13 @@ def train(
 
     Raises:
         RunError, ValueError: for what the user can mend, before anything is trained.
-        TrainingError: when a loss is not finite.
+        TrainingError: when a loss is not finite, or the disk is full. The last checkpoint is good then.
     """
     if folder.exists() and not resume:
         raise RunError(f"{folder} exists: choose another --out, or go on with it by --resume")
     goes_on = resume and (folder / "last.pt").is_file()
-    if goes_on and (earlier := read_run(folder).name) != name:
-        raise RunError(f"{folder} is a run of {earlier}, not of {name}: choose another --out")
+    if goes_on:
+        _require_same(read_run(folder), name, recipe)
     source, target = _datasets(recipe)
     torch.manual_seed(recipe.seed)
     networks = recipe.method.networks(recipe.source.label_space.num_classes)
@@ -108,7 +112,7 @@ def train(
         start_weights(networks, recipe, find_run)
     for network in networks.values():
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # channels last: a third faster
-    state = State(networks, _optimizers(recipe.method, networks), step=0, best_score=-math.inf)
+    state = State(networks, _optimizers(recipe.method, networks), step=0, best_score=-math.inf, measures={})
     if goes_on:
         state.restore(folder / "last.pt")
         logger.info("going on at step %d of %d", state.step, recipe.steps)
@@ -121,11 +125,23 @@ def train(
     try:
         write_run_file(folder, name, recipe)
         _loop(name, recipe, folder, state, source, target, device)
-    except BaseException:
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} cannot be written at step {state.step} ({error.strerror}): make room and go on by --resume"
+        ) from error
+    finally:
         if created and not (folder / "last.pt").exists():
             shutil.rmtree(folder)  # nothing worth keeping: do not stand in the way of the next try
-        raise
     return read_run(folder)
+
+
+def _require_same(run: Run, name: str, recipe: Recipe) -> None:
+    if run.name != name:
+        raise RunError(f"{run.folder} is a run of {run.name}, not of {name}: choose another --out")
+    if difference := recipe_difference(run, recipe):
+        raise RunError(
+            f"{run.folder} was trained with {difference}: go on with the same recipe, or choose another --out"
+        )
 
 
 def _loop(
@@ -139,9 +155,10 @@ def _loop(
 ) -> None:
     source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step)
     target_batches = batches(target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step)
+    _forget_later_figures(folder / "metrics.jsonl", state.step)
     with (
         _progress() as progress,
-        SummaryWriter(str(folder / "tensorboard")) as board,
+        SummaryWriter(str(folder / "tensorboard"), purge_step=state.step + 1) as board,
         (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
     ):
         task = progress.add_task(name, total=recipe.steps, completed=state.step, figures="")
@@ -160,9 +177,20 @@ def _loop(
             if state.step % LOG_EVERY == 0:
                 record({f"loss/{loss}": value for loss, value in losses.items()})
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
-                measures = recipe.validation.measure(_evaluating(state.networks), device)
-                record({f"validation/{measure}": value for measure, value in measures.items()})
-                _save(folder, state, measures, recipe.validation.score(measures))
+                state.measures = recipe.validation.measure(_evaluating(state.networks), device)
+                record({f"validation/{measure}": value for measure, value in state.measures.items()})
+                _save_validated(folder, state, recipe.validation.score(state.measures))
+            elif state.step % recipe.checkpoint_every == 0:
+                save_checkpoint(folder / "last.pt", state.checkpoint())
+
+
+def _forget_later_figures(path: Path, step: int) -> None:
+    """Drops what an interrupted run logged after the checkpoint that it now goes on from."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    write_aside(path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
 
 
 def _iteration(recipe: Recipe, state: State, source: Any, target: Clip, device: torch.device) -> dict[str, float]:
@@ -193,12 +221,12 @@ def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float
     return values
 
 
-def _save(folder: Path, state: State, measures: dict[str, float], score: float) -> None:
+def _save_validated(folder: Path, state: State, score: float) -> None:
     if score > state.best_score:
         state.best_score = score
-        save_checkpoint(folder / "best.pt", state.checkpoint(measures))
-    save_checkpoint(folder / "last.pt", state.checkpoint(measures))
-    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in measures.items()))
+        save_checkpoint(folder / "best.pt", state.checkpoint())
+    save_checkpoint(folder / "last.pt", state.checkpoint())
+    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in state.measures.items()))
 
 
 def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:

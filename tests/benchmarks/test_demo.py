@@ -15,8 +15,8 @@ from benchmarks.demo_report import ROWS, verdict
 from serving.bundle import read_bundle
 from serving.videos import open_video
 from training.data.world.dataset import World
-from training.recipe import Recipe
-from training.recipes import RECIPES, NamedRecipe
+from training.recipe import NamedRecipe, Recipe
+from training.recipes import RECIPES
 from training.run_directory import RunError
 
 SIZE = (64, 64)
@@ -105,7 +105,7 @@ def test_a_finished_demo_is_not_overwritten(
 
 def test_stages_of_another_seed_are_not_taken_for_ones_own(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "stages", tmp_path / "out" / "stages")
-    with pytest.raises(RunError, match="holds a demo of another seed or version: remove it or choose another --out"):
+    with pytest.raises(RunError, match=r"demo-source-only-one was trained with .*: remove it or choose another --out"):
         run_demo(Options(out=tmp_path / "out", seed=1))
 
 

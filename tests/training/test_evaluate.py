@@ -1,3 +1,4 @@
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -9,18 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from training.data.clip import LabelledClip
 from training.data.world.dataset import World, WorldFlow
 from training.data.world.layouts import Videos, write_layout
-from training.evaluate import main, temporal_consistency
+from training.evaluate import main
 from training.label_spaces import SYNTHIA_TO_CITYSCAPES
 from training.methods.flow_supervision import FlowSupervision
 from training.metrics import mean_iou
 from training.models.flownet_s import FlowNetSConfig
-from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
+from training.models.video_segmenter import VideoSegmenter
 from training.recipe import Recipe
 from training.run_directory import Run, read_run, save_checkpoint, write_run_file
 from training.validation import FlowValidation, SegmentationValidation, segmentation_confusion
@@ -28,6 +28,7 @@ from training.validation import FlowValidation, SegmentationValidation, segmenta
 Train = Callable[..., Run]
 CPU = torch.device("cpu")
 WORLD = World(size=(64, 64), num_clips=2)
+WRITTEN = {f"evaluation-validation{end}" for end in (".json", ".csv", ".png", "-confusion.png")}
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -66,56 +67,6 @@ def untrained(folder: Path, recipe: Recipe) -> Run:
     return read_run(folder)
 
 
-class Painter(VideoSegmenter):
-    """Gives every frame a class of its own choice, whatever it shows."""
-
-    num_classes = 15
-    stride = 1
-    state_names = ()
-
-    def __init__(self, paint: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.paint = paint  # frames (B, 3, H, W) to classes (B, H, W)
-
-    def encode_key(self, frame: Tensor) -> KeyState:
-        return ()
-
-    def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
-        scores = nn.functional.one_hot(self.paint(frame), self.num_classes).permute(0, 3, 1, 2).float()
-        return Propagation(scores, (), scores)
-
-
-def test_a_constant_answer_is_perfectly_consistent() -> None:
-    def constant(frame: Tensor) -> Tensor:
-        return torch.full_like(frame[:, 0], 4).long()
-
-    assert temporal_consistency(Painter(constant), WORLD, CPU) == 100.0
-
-
-def test_an_answer_that_always_changes_has_no_consistency() -> None:
-    num_calls = iter(range(100))
-
-    def alternating(frame: Tensor) -> Tensor:
-        return torch.full_like(frame[:, 0], next(num_calls) % 2).long()
-
-    # Two forward passes per clip, the second on the frame before alone.
-    assert temporal_consistency(Painter(alternating), replace(WORLD, num_frames=2), CPU) == 0.0
-
-
-def test_labels_that_move_with_the_scene_are_more_consistent_than_noise() -> None:
-    def brightness(frame: Tensor) -> Tensor:
-        return (2.99 * frame.mean(1)).long()
-
-    def noise(frame: Tensor) -> Tensor:
-        return torch.randint_like(frame[:, 0], 3).long()
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        moving, flickering = (temporal_consistency(Painter(paint), WORLD, CPU) for paint in (brightness, noise))
-    assert moving > 80
-    assert 25 < flickering < 42  # a third agrees by chance
-
-
 def test_the_figures_and_a_picture_are_written_into_the_run(
     train_tiny: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,25 +77,71 @@ def test_the_figures_and_a_picture_are_written_into_the_run(
     figures = json.loads(capsys.readouterr().out)
     written = json.loads((run.folder / "evaluation-validation.json").read_text(encoding="utf-8"))
     assert figures == written
-    assert {path.name for path in set(run.folder.iterdir()) - before} == {
-        "evaluation-validation.json", "evaluation-validation.png",
-    }  # fmt: skip
-    assert set(figures) == {"dataset", "miou", "miou_absent_is_zero", "iou", "temporal_consistency"}
+    assert {path.name for path in set(run.folder.iterdir()) - before} == WRITTEN
+    assert set(figures) == {"dataset", "num_clips", "classes", "evaluated", "protocols", "temporal_consistency"}
     assert figures["dataset"] == "validation"
-    assert list(figures["iou"]) == list(run.recipe.source.label_space.names)
+    assert figures["num_clips"] == 2
+    assert figures["classes"] == figures["evaluated"] == list(run.recipe.source.label_space.names)
+    sfc, advent = figures["protocols"]["sfc"], figures["protocols"]["advent"]
+    assert list(sfc["iou"]) == list(advent["iou"]) == figures["classes"]
     segmenter = run.networks()["segmenter"]
     assert isinstance(segmenter, VideoSegmenter)
     data = run.recipe.validation.data
     confusion = segmentation_confusion(segmenter, data, CPU)
-    assert figures["miou"] == pytest.approx(mean_iou(confusion, data.label_space.evaluated))
-    assert figures["miou"] == pytest.approx(run.measures()["miou"])
-    assert 0 <= figures["miou_absent_is_zero"] <= figures["miou"] <= 100
-    present = [value for value in figures["iou"].values() if value is not None]
-    assert figures["miou"] == pytest.approx(np.mean(present))
+    assert sfc["confusion"] == confusion.tolist()
+    assert sfc["miou"] == pytest.approx(mean_iou(confusion, data.label_space.evaluated, absent_is_zero=True))
+    assert sfc["miou"] == pytest.approx(np.mean(list(sfc["iou"].values())))
+    present = [value for value in advent["iou"].values() if value is not None]
+    assert advent["miou"] == pytest.approx(np.mean(present))
+    assert np.sum(advent["confusion"]) == np.sum(sfc["confusion"])  # the world is rendered at the network's size
     assert 0 < figures["temporal_consistency"] <= 100
     with Image.open(run.folder / "evaluation-validation.png") as picture:
         assert picture.size[0] == 12 * 110
         assert np.asarray(picture.convert("L")).std() > 10
+    header, *rows = csv.reader((run.folder / "evaluation-validation.csv").read_text(encoding="utf-8").splitlines())
+    assert header == ["class", "evaluated", "iou_sfc", "iou_advent"]
+    assert [row[0] for row in rows] == figures["classes"]
+    assert [float(row[2]) for row in rows] == list(sfc["iou"].values())
+    assert [float(row[3]) if row[3] else None for row in rows] == list(advent["iou"].values())
+
+
+def test_one_protocol_can_be_chosen(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    for protocol, other in (("sfc", "advent"), ("advent", "sfc")):
+        call(monkeypatch, run.folder, "--protocol", protocol)
+        captured = capsys.readouterr().out
+        assert protocol in captured
+        assert other not in captured
+        figures = json.loads((run.folder / "evaluation-validation.json").read_text(encoding="utf-8"))
+        assert list(figures["protocols"]) == [protocol]
+
+
+def test_key_frame_intervals_are_swept_on_longer_clips(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    call(monkeypatch, run.folder, "--json", "--key-frame-intervals", 2, 1, 2)
+    figures = json.loads(capsys.readouterr().out)
+    sweep = figures["key_frame_intervals"]
+    assert sweep["num_clips"] == 2
+    assert [at["interval"] for at in sweep["intervals"]] == [1, 2]
+    one, two = sweep["intervals"]
+    for protocol in ("sfc", "advent"):  # a network of single frames does not care
+        assert one["protocols"][protocol]["miou"] == pytest.approx(two["protocols"][protocol]["miou"])
+    assert one["temporal_consistency"] == pytest.approx(two["temporal_consistency"])
+    text = (run.folder / "evaluation-validation-intervals.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["interval"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["miou_advent"]) == two["protocols"]["advent"]["miou"]
+    assert float(rows[1]["iou_road_sfc"]) == two["protocols"]["sfc"]["iou"]["road"]
+    with Image.open(run.folder / "evaluation-validation-intervals.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    call(monkeypatch, run.folder, "--key-frame-intervals", 1)
+    table = capsys.readouterr().out
+    assert "key-frame intervals, 2 clips" in table
+    assert "mIoU advent (%)" in table
 
 
 def test_without_json_a_table_names_every_class(
@@ -154,7 +151,9 @@ def test_without_json_a_table_names_every_class(
     capsys.readouterr()
     call(monkeypatch, run.folder, "--device", "cpu")
     table = capsys.readouterr().out
-    for phrase in (*run.recipe.source.label_space.names, "validation: mIoU", "IoU (%)", "temporal consistency"):
+    for phrase in (
+        *run.recipe.source.label_space.names, "validation, 2 clips", "mIoU", "sfc", "advent", "temporal consistency",
+    ):  # fmt: skip
         assert phrase in table
 
 
@@ -185,7 +184,9 @@ def test_the_embedded_world_is_another_data_set(
     call(monkeypatch, run.folder, "--dataset", "world", "--json")
     assert json.loads(capsys.readouterr().out)["dataset"] == "world"
     assert {(world.split, world.look) for world in opened} == {("val", "source")}
-    assert {path.name for path in run.folder.glob("evaluation-*")} == {"evaluation-world.json", "evaluation-world.png"}
+    assert {path.name for path in run.folder.glob("evaluation-*")} == {
+        name.replace("validation", "world") for name in WRITTEN
+    }
 
 
 @pytest.fixture(scope="module")
@@ -223,10 +224,10 @@ def test_data_sets_on_disk_are_read_from_their_root(
     call(monkeypatch, run.folder, "--dataset", dataset, "--root", layouts / dataset, "--json")
     figures = json.loads(capsys.readouterr().out)
     assert figures["dataset"] == dataset
-    assert list(figures["iou"]) == list(run.recipe.source.label_space.names)
+    assert list(figures["protocols"]["sfc"]["iou"]) == list(run.recipe.source.label_space.names)
     assert {path.name for path in run.folder.glob("evaluation-*")} == {
-        f"evaluation-{dataset}.json", f"evaluation-{dataset}.png",
-    }  # fmt: skip
+        name.replace("validation", dataset) for name in WRITTEN
+    }
 
 
 @pytest.mark.usefixtures("synthia_classes")
@@ -241,7 +242,9 @@ def test_a_run_of_the_other_benchmark_is_evaluated_on_its_classes(
 ) -> None:
     run = untrained(tmp_path / "run", tiny_recipe)
     call(monkeypatch, run.folder, "--dataset", dataset, "--root", layouts / dataset, "--json")
-    assert list(json.loads(capsys.readouterr().out)["iou"]) == list(SYNTHIA_TO_CITYSCAPES.names)
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["classes"] == list(SYNTHIA_TO_CITYSCAPES.names)
+    assert figures["evaluated"] == [name for name in SYNTHIA_TO_CITYSCAPES.names if name != "fence"]
 
 
 def test_mistakes_are_one_sentence_and_status_2(
@@ -266,6 +269,11 @@ def test_mistakes_are_one_sentence_and_status_2(
     assert "--dataset world has no folder: leave out --root" in refused(run, "--dataset", "world", "--root", tmp_path)
     sentence = refused(run, "--dataset", "synthia", "--root", layouts / "synthia")
     assert "the classes of synthia-to-cityscapes, the run was trained on those of viper-to-cityscapes" in sentence
+    assert "interval of 0 does not exist" in refused(run, "--key-frame-intervals", 0, 2)
+    cityscapes = ("--dataset", "cityscapes", "--root", layouts / "cityscapes")
+    sentence = refused(run, *cityscapes, "--key-frame-intervals", 1, 19)  # 19 frames come before the labelled one
+    assert "key-frame interval 19 takes clips of 21 frames, which these data do not have" in sentence
+    assert "choose smaller --key-frame-intervals" in sentence
 
 
 def damaged_checkpoint(run: Run) -> None:

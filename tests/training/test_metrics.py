@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from training.metrics import confusion_matrix, mean_iou, per_class_iou
@@ -33,3 +34,18 @@ def test_only_evaluated_classes_are_averaged_but_all_predictions_count() -> None
     # class 1 is not evaluated, yet a pixel of class 0 taken for class 1 is a miss of class 0
     confusion = torch.tensor([[1, 1], [0, 4]])
     assert mean_iou(confusion, [0]) == 50.0
+
+
+def test_both_conventions_of_the_mean_on_one_confusion_by_hand() -> None:
+    # IoU: 6 / (8 + 7 - 6), 1 / (3 + 3 - 1), class 2 nowhere, class 3 nowhere and not evaluated
+    confusion = torch.tensor([[6, 2, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
+    present = 100 * 6 / 9 + 100 * 1 / 5
+    assert mean_iou(confusion, [0, 1, 2]) == pytest.approx(present / 2)
+    assert mean_iou(confusion, [0, 1, 2], absent_is_zero=True) == pytest.approx(present / 3)
+    # Class 3 is predicted once and never right: it is 0 by both conventions where it is evaluated.
+    assert mean_iou(confusion, [0, 1, 2, 3]) == pytest.approx(present / 3)
+    assert mean_iou(confusion, [0, 1, 2, 3], absent_is_zero=True) == pytest.approx(present / 4)
+
+
+def test_the_mean_over_nothing_is_no_number() -> None:
+    assert math.isnan(mean_iou(torch.zeros(2, 2, dtype=torch.int64), [0, 1]))

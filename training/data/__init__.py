@@ -3,10 +3,11 @@
 from training.data.cityscapes_seq import CityscapesSeq
 from training.data.data_config import DataConfig
 from training.data.synthia_seq import SynthiaSeq
+from training.data.video_folder import VideoFolder
 from training.data.viper import Viper
 from training.data.world.dataset import World, WorldFlow
 
-__all__ = ["DATASETS", "CityscapesSeq", "DataConfig", "SynthiaSeq", "Viper", "World", "WorldFlow"]
+__all__ = ["DATASETS", "CityscapesSeq", "DataConfig", "SynthiaSeq", "VideoFolder", "Viper", "World", "WorldFlow"]
 
 DATASETS: dict[str, type[DataConfig]] = {
     "world": World,
@@ -14,4 +15,5 @@ DATASETS: dict[str, type[DataConfig]] = {
     "viper": Viper,
     "cityscapes-seq": CityscapesSeq,
     "synthia-seq": SynthiaSeq,
+    "video-folder": VideoFolder,
 }

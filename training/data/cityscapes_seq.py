@@ -11,19 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from training.data.clip import LabelledClip
-from training.data.data_config import DataConfig
-from training.data.labelled_videos import ClipFiles, LabelledVideos, Reading
+from training.data.labelled_videos import ClipFiles, LabelledVideosConfig, Reading, VideoData
 from training.data.video_files import neighbours, read_ids, read_list, require_folder, require_frames
 from training.label_spaces import LABEL_SPACES, LabelSpace
 
 FRAME_END, LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
+OFFICIAL_IDS = range(34)  # number plates, -1, are not drawn into label files
 
 
 @dataclass(frozen=True)
-class CityscapesSeq(DataConfig):
+class CityscapesSeq(LabelledVideosConfig):
     """Video snippets of Cityscapes; the last frame of a clip has labels."""
 
     root: Path  # folder that holds leftImg8bit_sequence and gtFine
@@ -43,8 +41,8 @@ class CityscapesSeq(DataConfig):
         """The classes of the benchmark."""
         return LABEL_SPACES[self.classes]
 
-    def open(self) -> Dataset[LabelledClip]:
-        """Finds the files."""
+    def find(self) -> VideoData:
+        """Names the files of every clip."""
         images, labels = (self.root / name / self.split for name in ("leftImg8bit_sequence", "gtFine"))
         for folder in (images, labels):
             require_folder(folder, "the folder of Cityscapes that holds leftImg8bit_sequence and gtFine")
@@ -60,12 +58,15 @@ class CityscapesSeq(DataConfig):
             frames = neighbours(images / city / stem, self.num_frames)
             clips.append(
                 ClipFiles(
+                    stem.rpartition("_")[0],
                     tuple(frame.with_name(frame.name + FRAME_END) for frame in frames),
                     (labels / city / (stem + LABEL_END),),
                 )
             )
         remedy = f"unpack all 30 frames of every snippet (leftImg8bit_sequence) and gtFine of split {self.split}"
-        return LabelledVideos(clips, Reading(self.size, 0.0, read_ids, self._train_ids), remedy)
+        reading = Reading(self.size, 0.0, read_ids, self._train_ids, OFFICIAL_IDS)
+        remedy_for_ids = f"files *{LABEL_END} must hold the ids of gtFine, not train ids, so unpack gtFine again"
+        return VideoData(tuple(clips), reading, remedy, remedy_for_ids)
 
     def _train_ids(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         return self.label_space.to_train_ids(ids, "cityscapes")

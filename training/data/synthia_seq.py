@@ -11,27 +11,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from training.data.clip import LabelledClip
-from training.data.data_config import DataConfig
-from training.data.labelled_videos import ClipFiles, LabelledVideos, Reading
+from training.data.labelled_videos import ClipFiles, LabelledVideosConfig, Reading, VideoData
 from training.data.video_files import (
-    have_neighbours,
     neighbours,
     read_ids_of_16_bit,
     read_list,
     require_folder,
     require_frames,
+    without_beginnings,
 )
 from training.label_spaces import SYNTHIA_TO_CITYSCAPES, LabelSpace
 
 LAYOUTS = (("RGB/Stereo_Left/Omni_F", "GT/LABELS/Stereo_Left/Omni_F"), ("rgb", "label"))
 CROP_BOTTOM = 120 / 760  # the share of rows that shows our own car; DA-VSN cuts 120 of 760
+OFFICIAL_IDS = range(16)  # 13 and 14 are reserved
 
 
 @dataclass(frozen=True)
-class SynthiaSeq(DataConfig):
+class SynthiaSeq(LabelledVideosConfig):
     """Videos of SYNTHIA with labels, without the lowest 120 of 760 rows."""
 
     root: Path  # folder of one sequence, such as SYNTHIA-SEQS-04-DAWN
@@ -49,12 +47,12 @@ class SynthiaSeq(DataConfig):
         """The twelve classes of SYNTHIA -> Cityscapes."""
         return SYNTHIA_TO_CITYSCAPES
 
-    def open(self) -> Dataset[LabelledClip]:
-        """Finds the files."""
+    def find(self) -> VideoData:
+        """Names the files of every clip."""
         images, labels = self._folders()
         if self.frame_list is None:
             found = (images / path.name for path in sorted(labels.glob("*.png")))
-            last_frames = [frame for frame in found if have_neighbours(frame, self.num_frames)]
+            last_frames = without_beginnings(found, self.num_frames)
             if not last_frames:
                 raise ValueError(
                     f"{labels} has no label of a frame that follows {self.num_frames - 1} others: copy SYNTHIA there"
@@ -65,9 +63,10 @@ class SynthiaSeq(DataConfig):
         for frame in last_frames:
             frames = neighbours(frame, self.num_frames)
             labelled = frames if self.previous_labels else frames[-1:]
-            clips.append(ClipFiles(tuple(frames), tuple(labels / path.name for path in labelled)))
+            clips.append(ClipFiles(self.root.name, tuple(frames), tuple(labels / path.name for path in labelled)))
         remedy = "copy all frames of the sequence and their labels"
-        return LabelledVideos(clips, Reading(self.size, CROP_BOTTOM, read_ids_of_16_bit, synthia_train_ids), remedy)
+        reading = Reading(self.size, CROP_BOTTOM, read_ids_of_16_bit, synthia_train_ids, OFFICIAL_IDS)
+        return VideoData(tuple(clips), reading, remedy)
 
     def _folders(self) -> tuple[Path, Path]:
         for images, labels in LAYOUTS:

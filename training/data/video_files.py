@@ -1,7 +1,8 @@
 """Reading frames, labels and lists of video data sets, and saying in one sentence what is wrong with a file."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,21 @@ def read_frame(path: Path, size: Size, crop_bottom: float = 0.0) -> tuple[Tensor
         crop_bottom: share of the rows to cut off below, before resizing.
     """
     image = _open_image(path)
-    file_size = image.height, image.width
+    return to_frame(image, size, crop_bottom), (image.height, image.width)
+
+
+def to_frame(image: Image.Image, size: Size, crop_bottom: float = 0.0) -> Tensor:
+    """An image as a frame (3, H, W); see `read_frame`."""
     if crop_bottom:
         image = image.crop((0, 0, image.width, image.height - round(crop_bottom * image.height)))
     resized = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255, file_size
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+
+
+def file_size(path: Path) -> Size:
+    """The size of an image file; reads no more than its header."""
+    with _reporting_damage(path), Image.open(path) as image:
+        return image.height, image.width
 
 
 def read_ids(path: Path, frame_size: Size) -> NDArray[np.uint8]:
@@ -103,12 +114,7 @@ def neighbours(path: Path, num_frames: int) -> list[Path]:
 
     The number of a frame is the last group of digits in its name, and keeps its width.
     """
-    match = re.fullmatch(r"(.*?)(\d+)(\D*)", path.name)
-    if match is None:
-        raise ValueError(
-            f"{path} has no frame number in its name, so the frame before it is unknown: rename the frames"
-        )
-    prefix, number, suffix = match.groups()
+    prefix, number, suffix = _name_parts(path)
     names = []
     for back in range(num_frames - 1, -1, -1):
         previous = int(number) - back
@@ -126,12 +132,33 @@ def require_files(paths: Sequence[Path], remedy: str) -> None:
             raise ValueError(f"{path} is missing: {remedy}")
 
 
-def have_neighbours(path: Path, num_frames: int) -> bool:
-    """Whether all frames before `path` that a clip needs are there."""
-    try:
-        return all(frame.is_file() for frame in neighbours(path, num_frames))
-    except ValueError:
-        return False
+def without_beginnings(frames: Iterable[Path], num_frames: int) -> list[Path]:
+    """Leaves out frames before which their folder, which holds one video, has fewer than `num_frames - 1`.
+
+    Frames behind a gap stay: that files are missing should be said, not hidden.
+    """
+    first_number = lru_cache(maxsize=None)(_first_number)
+    return [frame for frame in frames if frame_number(frame) - num_frames + 1 >= first_number(frame.parent)]
+
+
+def frame_number(path: Path) -> int:
+    """The last group of digits in the name of a frame."""
+    return int(_name_parts(path)[1])
+
+
+def _name_parts(path: Path) -> tuple[str, str, str]:
+    match = re.fullmatch(r"(.*?)(\d+)(\D*)", path.name)
+    if match is None:
+        raise ValueError(
+            f"{path} has no frame number in its name, so the frame before it is unknown: rename the frames"
+        )
+    prefix, number, suffix = match.groups()
+    return prefix, number, suffix
+
+
+def _first_number(folder: Path) -> int:
+    numbers = (frame_number(folder / name) for name in _names(folder) if re.search(r"\d", name))
+    return min(numbers, default=1)  # an empty folder: its second frame will be missed
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -139,10 +166,15 @@ def _names(folder: Path) -> frozenset[str]:
 
 
 def _open_image(path: Path) -> Image.Image:
+    with _reporting_damage(path), Image.open(path) as image:
+        return image.copy()  # reads all of it, and closes the file
+
+
+@contextlib.contextmanager
+def _reporting_damage(path: Path) -> Iterator[None]:
     _require_file(path)
     try:
-        with Image.open(path) as image:
-            return image.copy()  # reads all of it, and closes the file
+        yield
     except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
         raise ValueError(f"{path} cannot be read: it is damaged or no image, copy it again") from error
 

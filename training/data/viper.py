@@ -11,26 +11,25 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from training.data.clip import LabelledClip
-from training.data.data_config import DataConfig
-from training.data.labelled_videos import ClipFiles, LabelledVideos, Reading
+from training.data.labelled_videos import ClipFiles, LabelledVideosConfig, Reading, VideoData
 from training.data.video_files import (
-    have_neighbours,
+    frame_number,
     neighbours,
     read_ids,
     read_list,
     require_folder,
     require_frames,
+    without_beginnings,
 )
 from training.label_spaces import VIPER_TO_CITYSCAPES, LabelSpace
 
 CAR, UNLABELLED = 24, 0  # VIPER ids
+OFFICIAL_IDS = range(32)
 
 
 @dataclass(frozen=True)
-class Viper(DataConfig):
+class Viper(LabelledVideosConfig):
     """Videos of VIPER with labels."""
 
     root: Path  # folder that holds train/img and train/cls
@@ -39,25 +38,29 @@ class Viper(DataConfig):
     num_frames: int = 2  # consecutive frames of a clip
     # lines like 001/001_00010.jpg name the last frames of clips; none: every labelled frame
     frame_list: Path | None = None
+    every: int = 1  # without a list, use frames whose number is a multiple of this: the benchmark's list has every 10th
     previous_labels: bool = True  # also read the labels of the frames before; SFM pre-training needs them
 
     def __post_init__(self) -> None:
         """Refuses what cannot be read."""
         require_frames(size=self.size, num_frames=self.num_frames)
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}: it must be at least 1")
 
     @property
     def label_space(self) -> LabelSpace:
         """The fifteen classes of VIPER -> Cityscapes."""
         return VIPER_TO_CITYSCAPES
 
-    def open(self) -> Dataset[LabelledClip]:
-        """Finds the files."""
+    def find(self) -> VideoData:
+        """Names the files of every clip."""
         images, classes = (self.root / self.split / name for name in ("img", "cls"))
         for folder in (images, classes):
             require_folder(folder, "the folder of VIPER that holds train/img and train/cls")
         if self.frame_list is None:
             found = (images / path.relative_to(classes).with_suffix(".jpg") for path in sorted(classes.glob("*/*.png")))
-            last_frames = [frame for frame in found if have_neighbours(frame, self.num_frames)]
+            listed = (frame for frame in found if self.every == 1 or frame_number(frame) % self.every == 0)
+            last_frames = without_beginnings(listed, self.num_frames)
             if not last_frames:
                 raise ValueError(
                     f"{classes} has no label of a frame that follows {self.num_frames - 1} others: copy VIPER there"
@@ -69,11 +72,11 @@ class Viper(DataConfig):
             frames = neighbours(frame, self.num_frames)
             labelled = frames if self.previous_labels else frames[-1:]
             labels = (classes / path.relative_to(images).with_suffix(".png") for path in labelled)
-            clips.append(ClipFiles(tuple(frames), tuple(labels)))
+            clips.append(ClipFiles(frame.parent.name, tuple(frames), tuple(labels)))
         remedy = (
             "copy all frames of VIPER and their labels, or give --previous-labels False if only every tenth has some"
         )
-        return LabelledVideos(clips, Reading(self.size, 0.0, read_ids, viper_train_ids), remedy)
+        return VideoData(tuple(clips), Reading(self.size, 0.0, read_ids, viper_train_ids, OFFICIAL_IDS), remedy)
 
 
 def viper_train_ids(ids: NDArray[Any]) -> NDArray[np.int64]:

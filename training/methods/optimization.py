@@ -152,11 +152,12 @@ class WarmUp(Schedule):
 
     warm_up_steps: int = 1000  # iterations at the small rate
     start_factor: float = 0.1  # the small rate, as a share of the full one
+    late: bool = False  # one step at the full rate first, as where the official code sets the rate after the step
 
     def factor(self, step: int, steps: int) -> float:
         """See `Schedule.factor`."""
         del steps
-        return self.start_factor if step < self.warm_up_steps else 1.0
+        return self.start_factor if self.late <= step < self.late + self.warm_up_steps else 1.0
 
 
 SCHEDULES: tuple[type[Schedule], ...] = (Constant, Poly, WarmUp)

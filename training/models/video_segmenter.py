@@ -1,5 +1,6 @@
 """The seam of all models: a video segmenter is an expensive function of key frames and a cheap one of every frame."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,18 +46,23 @@ class VideoSegmenter(nn.Module):
         """An equal segmenter for inference, with linear layers merged where that is exact."""
         return self
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Scores (B, C, H, W) of the last of T >= 1 frames (B, T, 3, H, W); the first one is the key frame.
+    def propagations(self, frames: Tensor) -> Iterator[Propagation]:
+        """Propagates the key state of the first of T >= 1 frames (B, T, 3, H, W) to each of the others in turn.
 
         With T = 1 the frame is propagated onto itself, as a stream does with its first frame.
         """
-        first = frames[:, 0]
-        state = self.encode_key(first)
-        previous = first
+        previous = frames[:, 0]
+        state = self.encode_key(previous)
         for frame in (frames[:, 1:] if frames.shape[1] > 1 else frames).unbind(1):
             propagation = self.propagate(state, previous, frame)
+            yield propagation
             state, previous = propagation.state, frame
-        return self.upsample(propagation.logits)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Scores (B, C, H, W) of the last of T >= 1 frames (B, T, 3, H, W); the first one is the key frame."""
+        for propagation in self.propagations(frames):
+            last = propagation
+        return self.upsample(last.logits)
 
     # nn.Module's call is untyped: state once what a segmenter returns.
     def __call__(self, frames: Tensor) -> Tensor:

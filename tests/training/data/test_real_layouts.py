@@ -1,5 +1,6 @@
 """Writes the procedural street in the layouts of the real data sets, and reads it back with their loaders."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from training.data.world import RenderedClip, render_clip
 from training.data.world.dataset import clip_seed
 from training.data.world.layouts import Videos, write_layout
 from training.data.world.materials import Kind
-from training.label_spaces import SYNTHIA_TO_CITYSCAPES
+from training.label_spaces import SYNTHIA_TO_CITYSCAPES, VIPER_TO_CITYSCAPES
 
 SIZE = (32, 64)
+IMAGES_AND_LABELS = (("img", "jpg"), ("cls", "png"))
 SYNTHIA_SIZE = (76, 64)  # 64 rows are left when the lowest 120 of 760 are cut off
 
 
@@ -58,9 +60,9 @@ def test_viper_reads_back_the_labels_of_both_frames(viper: Path) -> None:
 
 
 def test_viper_derives_the_list_from_the_folder(viper: Path) -> None:
-    assert len(Viper(viper, size=SIZE).open()) == 2 * 19  # type: ignore[arg-type]  # torch declares no length
+    assert len(Viper(viper, size=SIZE).open()) == 2 * 19
     listed = Viper(viper, size=SIZE, frame_list=viper / "viper_list" / "train.txt").open()
-    assert len(listed) == 4  # type: ignore[arg-type]  # torch declares no length
+    assert len(listed) == 4
 
 
 def test_viper_labels_are_indexed_images_and_frames_jpeg(viper: Path) -> None:
@@ -138,7 +140,7 @@ def test_cityscapes_snippets_have_thirty_frames_and_one_label(cityscapes: Path) 
 
 def test_synthia_is_cropped_and_read_back(synthia: Path) -> None:
     dataset = SynthiaSeq(synthia, size=(64, 64), frame_list=synthia / "synthia_list" / "train.txt").open()
-    assert len(dataset) == 29  # type: ignore[arg-type]  # torch declares no length
+    assert len(dataset) == 29
     truth = rendered(SYNTHIA_SIZE, 2)
     clip = dataset[0]
     assert torch.equal(clip.frames, torch.from_numpy(truth.frames[:, :64]).permute(0, 3, 1, 2) / 255)
@@ -167,6 +169,39 @@ def test_missing_files_are_found_when_the_data_set_is_opened(viper: Path, tmp_pa
     (tmp_path / "list.txt").write_text("001/001_00030.jpg\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"001_00029\.jpg is missing: copy all frames"):
         Viper(viper, size=SIZE, frame_list=tmp_path / "list.txt").open()
+
+
+def test_a_gap_in_a_video_is_named_and_its_beginning_left_out(viper: Path, tmp_path: Path) -> None:
+    shutil.copytree(viper, tmp_path / "viper")
+    (tmp_path / "viper/train/img/001/001_00007.jpg").unlink()
+    with pytest.raises(ValueError, match=r"001_00007\.jpg is missing: copy all frames"):
+        Viper(tmp_path / "viper", size=SIZE).open()
+    for name in (f"{folder}/001/001_{number:05}.{end}" for number in range(1, 8) for folder, end in IMAGES_AND_LABELS):
+        (tmp_path / "viper/train" / name).unlink(missing_ok=True)
+    assert len(Viper(tmp_path / "viper", size=SIZE).open()) == 12 + 19
+
+
+def test_a_folder_of_frames_that_was_not_copied_is_missed(viper: Path, tmp_path: Path) -> None:
+    shutil.copytree(viper, tmp_path / "viper")
+    shutil.rmtree(tmp_path / "viper/train/img/002")
+    with pytest.raises(ValueError, match=r"002_00001\.jpg is missing: copy all frames"):
+        Viper(tmp_path / "viper", size=SIZE).open()
+
+
+def test_frame_numbers_of_cityscapes_need_not_begin_at_zero(tmp_path: Path) -> None:
+    """In Frankfurt and six other cities they count on from snippet to snippet."""
+    images, labels = (tmp_path / name / "val/frankfurt" for name in ("leftImg8bit_sequence", "gtFine"))
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for number in range(275, 305):
+        Image.fromarray(np.full((*SIZE, 3), number - 255, np.uint8)).save(
+            images / f"frankfurt_000000_{number:06}_leftImg8bit.png"
+        )
+    Image.fromarray(np.full(SIZE, 26, np.uint8)).save(labels / "frankfurt_000000_000294_gtFine_labelIds.png")
+    (tmp_path / "val.txt").write_text("val_frankfurt_000000_000294\n", encoding="utf-8")
+    clip = CityscapesSeq(tmp_path, "val", size=SIZE, frame_list=tmp_path / "val.txt").open()[0]
+    assert (clip.frames[:, 0, 0, 0] * 255).round().tolist() == [37, 38, 39]
+    assert (clip.labels[2] == VIPER_TO_CITYSCAPES.names.index("car")).all()
 
 
 @pytest.mark.parametrize("config", [Viper, CityscapesSeq, SynthiaSeq])

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from training.data.clip import FlowClip, LabelledClip
 from training.data.data_config import DataConfig
+from training.data.labelled_dataset import LabelledDataset
 from training.data.world.looks import LOOKS
 from training.data.world.render import RenderedClip, render_clip
 from training.label_spaces import VIPER_TO_CITYSCAPES, LabelSpace
@@ -109,7 +110,7 @@ class RenderedClips:
         return render_clip(clip_seed(config.seed, config.split, index), config.look, config.size, config.num_frames)
 
 
-class LabelledWorld(Dataset[LabelledClip]):
+class LabelledWorld(LabelledDataset):
     """Clips with labels of all frames."""
 
     def __init__(self, config: World) -> None:
@@ -126,6 +127,10 @@ class LabelledWorld(Dataset[LabelledClip]):
         labels = torch.from_numpy(clip.labels).long()
         # Quarter labels are read where a nearest resize of the last label image reads: at the middle of 4x4 pixels.
         return LabelledClip(_frames(clip), labels, labels[-1, 2::4, 2::4].contiguous())
+
+    def native_labels(self, index: int) -> torch.Tensor:
+        """The labels of a clip's last frame; they were rendered at the size of the frames."""
+        return torch.from_numpy(self.clips[index].labels[-1]).long()
 
 
 class FlowWorld(Dataset[FlowClip]):

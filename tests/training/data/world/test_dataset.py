@@ -79,6 +79,6 @@ def test_world_flow_is_about_pairs() -> None:
 
 
 def test_every_data_set_of_the_table_is_a_hashable_value() -> None:
-    assert set(DATASETS) == {"world", "world-flow", "viper", "cityscapes-seq", "synthia-seq"}
+    assert set(DATASETS) == {"world", "world-flow", "viper", "cityscapes-seq", "synthia-seq", "video-folder"}
     assert World() == World()
     assert hash(WorldFlow()) == hash(WorldFlow())

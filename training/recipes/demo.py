@@ -1,7 +1,6 @@
-"""Every experiment by name. A recipe is a value; the command line overrides its fields.
+"""The demo: a small Accel adapted from the source look of the embedded world to its target look, in minutes on a CPU.
 
-`demo` and what it starts from adapt a small Accel from the source look of the embedded world to its target look, in
-minutes on two CPU cores. The stages are those of the paper (section numbers of SFC, AAAI 2023):
+The stages are those of the paper (SFC, AAAI 2023):
 
     demo-source-only-one   stage one on the source: a network of single frames
     demo-flow              a flow network on true source flow, in place of Flying Chairs
@@ -14,7 +13,6 @@ minutes on two CPU cores. The stages are those of the paper (section numbers of 
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 from training.data.world.dataset import World, WorldFlow
 from training.methods.flow_supervision import FlowSupervision
@@ -25,16 +23,8 @@ from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
 from training.models.accel import AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
-from training.recipe import Recipe
+from training.recipe import NamedRecipe, Recipe
 from training.validation import FlowValidation, SegmentationValidation, SfmValidation
-
-
-class NamedRecipe(NamedTuple):
-    """A recipe and what it is, in a line of the command's help."""
-
-    description: str
-    recipe: Recipe
-
 
 DEMO_SIZE = (96, 192)  # height and width in pixels
 SOURCE = World(look="source", split="train", size=DEMO_SIZE, num_clips=160, num_frames=2)
@@ -126,7 +116,7 @@ def _on_target(recipe: Recipe) -> Recipe:
     return replace(recipe, source=TARGET)
 
 
-RECIPES: dict[str, NamedRecipe] = {
+DEMO_RECIPES: dict[str, NamedRecipe] = {
     "demo-source-only-one": NamedRecipe("Embedded world: stage one on the source.", _stage_one),
     "demo-flow": NamedRecipe("Embedded world: a flow network on true source flow.", _flow),
     "demo-source-only": NamedRecipe("Embedded world: Accel on the source.", _stage_two),

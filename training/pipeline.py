@@ -1,0 +1,136 @@
+"""Trains a recipe and all it starts from, in order: python -m training.pipeline viper-accel-sfc --viper DIR ...
+
+Writes a run directory per stage into --out. Finished stages are skipped and an interrupted one is gone on with, so the
+same command is right after a power cut. `--list` says what would be done.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.data import CityscapesSeq, SynthiaSeq, Viper
+from training.recipe import Recipe
+from training.recipes import RECIPES
+from training.run_directory import Run, RunError, read_run
+from training.train import train_unless_finished
+from training.trainer import TrainingError
+
+logger = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `training.pipeline`."""
+
+    recipe: tyro.conf.Positional[str]  # the last stage; `python -m training.train --help` lists them
+    viper: Path | None = None  # folder of VIPER, which holds train/img and train/cls
+    synthia: Path | None = None  # folder of SYNTHIA-SEQS-04-DAWN
+    cityscapes: Path | None = None  # folder of Cityscapes, which holds leftImg8bit_sequence and gtFine
+    out: Path = Path("runs/pipeline")  # folder of the run directories, one per stage
+    seed: int = 0  # of all stages
+    device: str = "auto"  # "cpu", "cuda", ...; "auto" takes a GPU when there is one
+    list: bool = False  # only say which stages there are and how far they have come
+
+
+def stages(name: str) -> Iterator[str]:
+    """The recipes and converted runs that a recipe starts from, each after what it starts from, and last itself.
+
+    Raises:
+        ValueError: if there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    seen: set[str] = set()
+
+    def visit(stage: str) -> Iterator[str]:
+        if stage in seen:
+            return
+        seen.add(stage)
+        for needed in RECIPES[stage].recipe.prerequisites() if stage in RECIPES else ():
+            yield from visit(needed)
+        yield stage
+
+    yield from visit(name)
+
+
+def with_roots(value: Value, roots: dict[type, Path]) -> Value:
+    """A recipe, or any part of one, whose data sets of these types lie in these folders."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    changes: dict[str, Any] = {}  # Any: of any field
+    for field in dataclasses.fields(value):
+        changes[field.name] = with_roots(getattr(value, field.name), roots)
+    if type(value) in roots:
+        changes["root"] = roots[type(value)]
+    return replace(value, **changes)
+
+
+def run_pipeline(options: Options) -> Run:
+    """Trains what is not trained yet and returns the last run.
+
+    Raises:
+        ValueError: if there is no such recipe, or a data set's folder is missing.
+        RunError: if a run that is no recipe is missing, or one of another recipe is in the way.
+        TrainingError: if a training cannot go on.
+    """
+    order = list(stages(options.recipe))
+    converted = [stage for stage in order if stage not in RECIPES]
+    for stage in converted:
+        if not (options.out / stage).exists():
+            raise RunError(
+                f"{options.recipe} starts from {options.out / stage}, which is not there: make it of the official file"
+                f" with 'python -m training.convert FILE --out {options.out / stage}'"
+            )
+    for number, stage in enumerate(order, 1):
+        logger.info("stage %d of %d: %s", number, len(order), stage)
+        if stage not in converted:
+            last = train_unless_finished(stage, _recipe(stage, options), options.out / stage, options.device)
+    return last
+
+
+def _recipe(stage: str, options: Options) -> Recipe:
+    given = {Viper: options.viper, SynthiaSeq: options.synthia, CityscapesSeq: options.cityscapes}
+    recipe = replace(RECIPES[stage].recipe, seed=options.seed)
+    return with_roots(recipe, {kind: root for kind, root in given.items() if root is not None})
+
+
+def _show(options: Options) -> None:
+    table = Table(title=f"stages of {options.recipe}")
+    for column in ("stage", "steps", "state"):
+        table.add_column(column)
+    for stage in stages(options.recipe):
+        folder = options.out / stage
+        steps = f"{RECIPES[stage].recipe.steps:,}" if stage in RECIPES else "converted"
+        state = "to do"
+        if folder.exists():
+            state = "finished" if read_run(folder).is_finished() else "begun"
+        table.add_row(stage, steps, state)
+    Console().print(table)
+
+
+def main() -> None:
+    """Runs the command line."""
+    logging_to_stderr()
+    options = tyro.cli(Options, prog="python -m training.pipeline", description=__doc__)
+    with user_errors_exit_with_2(RunError, TrainingError, ValueError):
+        choose_device(options.device)
+        if options.list:
+            _show(options)
+            return
+        run = run_pipeline(options)
+        logger.info("finished: %s", run.folder)
+        sys.stdout.write(f"{run.folder}\n")
+
+
+if __name__ == "__main__":
+    main()
