@@ -7,7 +7,7 @@ read off the weights. The run can be evaluated and exported, and recipes whose r
 
 The run is finished and was not trained here: its recipe names the method whose networks these are, one step, and
 stand-ins for the data, since a checkpoint has none. With VIPER's classes that is the embedded world; with SYNTHIA's,
-which the world has not, folders data/synthia and data/cityscapes. Evaluate with --dataset and --root.
+which the world has not, the folders of the paper's recipes. Evaluate with --dataset and --root.
 """
 
 import json
@@ -30,7 +30,7 @@ from torch import nn
 
 from training.checkpoint_file import file_sha256, read_checkpoint_file
 from training.command_line import logging_to_stderr, user_errors_exit_with_2
-from training.data import CityscapesSeq, DataConfig, SynthiaSeq, World, WorldFlow
+from training.data import DataConfig, World, WorldFlow
 from training.label_spaces import LABEL_SPACES
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
@@ -50,6 +50,7 @@ from training.models.official_checkpoints import (
 )
 from training.models.per_frame import PerFrameConfig
 from training.recipe import Recipe
+from training.recipes.paper import BENCHMARKS
 from training.run_directory import RunError, save_checkpoint, write_run_file
 from training.validation import FlowValidation, SegmentationValidation
 
@@ -185,8 +186,7 @@ def _recipe(method: Method[Any], classes: ClassesName, seed: int) -> Recipe:
         case _, "viper":
             source, target = world, world
         case _, "synthia":
-            source = SynthiaSeq(root=Path("data/synthia"))
-            target = CityscapesSeq(root=Path("data/cityscapes"), split="val", num_frames=2, classes="synthia")
+            source, target = BENCHMARKS["synthia"].source, BENCHMARKS["synthia"].target_validation
     is_flow = isinstance(method, FlowSupervision)
     return Recipe(
         method=method,
@@ -211,10 +211,8 @@ def _write_run(folder: Path, conversion: Conversion, recipe: Recipe, state: Stat
         write_run_file(aside, f"official-{conversion.kind}", recipe, origin)
         save_checkpoint(aside / "last.pt", {"step": STEPS, "measures": {}, "networks": networks})
         aside.rename(folder)
-    # torch's writer says RuntimeError when the disk is full.
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
-        raise RunError(f"{folder} cannot be written ({reason}): choose another --out") from error
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
