@@ -2,9 +2,9 @@
 
 Gao et al., Semantic-Flow Consistency (SFC), AAAI 2023. Our own words for what that code does, on our networks, for one
 clip of each domain: both source frames forwarded with a graph, source backward, then target; the segmentation-to-flow
-module (SFM) called class by class with all classes, for the main and for the auxiliary scores, its parameters' gradients
-computed although nothing trains it; probabilities of all classes kept at full resolution. Gradients accumulate in the
-networks, as there. Nothing is made slower than it was, and nothing faster.
+module (SFM) called class by class with all classes, for the main and for the auxiliary scores, gradients of its
+parameters computed although nothing trains it; probabilities of all classes kept at full resolution. Gradients
+accumulate in the networks, as there. Nothing is made slower than it was, and nothing faster.
 """
 
 from typing import cast
@@ -29,9 +29,7 @@ def prepare(networks: Networks) -> None:
     networks["teacher_flow"].requires_grad_(True)
 
 
-def stage_one_step(
-    method: SfcStageOne, networks: Networks, source: LabelledClip, target: Clip
-) -> dict[str, Tensor]:
+def stage_one_step(method: SfcStageOne, networks: Networks, source: LabelledClip, target: Clip) -> dict[str, Tensor]:
     """Accumulates the gradients of one step in the segmentation network.
 
     Returns:
@@ -59,9 +57,7 @@ def stage_one_step(
     return {"source": source_loss, "flow": flow_loss.detach()}
 
 
-def stage_two_step(
-    method: SfcStageTwo, networks: Networks, source: LabelledClip, target: Clip
-) -> dict[str, Tensor]:
+def stage_two_step(method: SfcStageTwo, networks: Networks, source: LabelledClip, target: Clip) -> dict[str, Tensor]:
     """Accumulates the gradients of one step in merge layer, flow network and classifiers of Accel.
 
     Returns:
@@ -110,7 +106,8 @@ def _flow_loss(
     for category in range(p.shape[1]):
         at = slice(category, category + 1)
         segmentation_flow = segmentation_flow + sfm(p[:, at] * current, q[:, at] * previous)
-    return torch.linalg.vector_norm(segmentation_flow - flow, dim=1).mean()
+    error: Tensor = torch.linalg.vector_norm(segmentation_flow - flow, dim=1)
+    return error.mean()
 
 
 def _enlarged(scores: Tensor, factor: int) -> Tensor:

@@ -1,7 +1,8 @@
 """One training step of SFC in two variants, on the same weights and the same frames of the procedural world.
 
-"ours" is what the trainer runs: `Method.updates`, then backward, in channels-last memory. "official" is the transcription
-in `official_step`, in PyTorch's usual memory layout. The optimizer's step, the same work for both, is left out.
+"ours" is what the trainer runs: `Method.updates`, then backward, in channels-last memory. "official" is the
+transcription in `official_step`, in PyTorch's usual memory layout. The optimizer's step, the same work for both, is
+left out, and the gradients of the step before are gone when a step begins.
 """
 
 import copy
@@ -44,7 +45,9 @@ class StepConfig:
     def __post_init__(self) -> None:
         """Refuses what cannot be built."""
         if min(self.size) < 64 or self.size[0] % 8 or self.size[1] % 8:
-            raise ValueError(f"frames of {self.size[1]}x{self.size[0]} pixels do not work: use multiples of 8 from 64 up")
+            raise ValueError(
+                f"frames of {self.size[1]}x{self.size[0]} pixels do not work: use multiples of 8 from 64 up"
+            )
         if not 2 <= self.classes <= World().label_space.num_classes:
             raise ValueError(f"classes is {self.classes}: choose 2 to {World().label_space.num_classes}")
 

@@ -15,8 +15,8 @@ from torch import Tensor
 def with_early_gradient(loss: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """The same loss, its gradient already taken and its graph freed.
 
-    The gradient waits at the loss until backward, which may run once, multiplies it there. Under a loss scale of float16
-    it would have underflowed before; bfloat16 needs no scale.
+    The gradient waits at the loss for backward, which may run once and multiplies it. The loss scaling that float16
+    needs would come too late for it; bfloat16 needs none.
 
     Args:
         loss: A scalar.

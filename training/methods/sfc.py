@@ -11,9 +11,9 @@ network sees:
 As in the released code: the error is averaged over quarter-resolution pixels, gradient reaches the predictions of both
 frames, and BatchNorm is in training mode everywhere. Departures: losses are defined per sample, where the released code
 is only right for one; SFM and teacher have no gradients, where it computes and drops them; classes that underflow to
-zero are not computed; gradients of the source are taken before the target is forwarded, and flow losses are turned into
-gradients of the scores one classifier at a time. All leave its results as they are. The fixed backbones of stage two need
-no care: no parameter and no input of theirs requires a gradient, so autograd keeps nothing of them.
+zero are not computed; gradients of the source are taken before the target is forwarded, as there, and flow losses are
+turned into gradients of the scores one classifier at a time. All leave its results as they are. The fixed backbones of
+stage two need no care: none of their parameters and inputs requires a gradient, so autograd keeps nothing of them.
 
 With `flow_weight` 0 the target frames are forwarded and the flow loss is left out: the control.
 """
