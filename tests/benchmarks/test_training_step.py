@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ SMALL = StepConfig(size=(64, 64), backbone="resnet10_slim", flow_width=0.25, pre
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize("flow_weight", [0.001, 100.0])  # in the gradients: the source rules, the flow loss rules
 @pytest.mark.parametrize("stage", ["one", "two"])
-def test_our_step_equals_the_official_order(stage: Stage) -> None:
-    config = StepConfig(**{**vars(SMALL), "stage": stage})
+def test_our_step_equals_the_official_order(stage: Stage, flow_weight: float) -> None:
+    config = replace(SMALL, stage=stage)
     ours, official = Step(config, "ours", CPU), Step(config, "official", CPU)
+    ours.method.flow_weight = official.method.flow_weight = flow_weight
     torch.testing.assert_close(ours.run(), official.run(), rtol=1e-9, atol=0)
     gradients = list(zip(ours.gradients(), official.gradients(), strict=True))
     largest = max(float(expected.abs().max()) for _, expected in gradients)
