@@ -11,7 +11,9 @@ network sees:
 As in the released code: the error is averaged over quarter-resolution pixels, gradient reaches the predictions of both
 frames, and BatchNorm is in training mode everywhere. Departures: losses are defined per sample, where the released code
 is only right for one; SFM and teacher have no gradients, where it computes and drops them; classes that underflow to
-zero are not computed. All three leave its results as they are.
+zero are not computed; gradients of the source are taken before the target is forwarded, as there, and flow losses are
+turned into gradients of the scores one classifier at a time. All leave its results as they are. The fixed backbones of
+stage two need no care: none of their parameters and inputs requires a gradient, so autograd keeps nothing of them.
 
 With `flow_weight` 0 the target frames are forwarded and the flow loss is left out: the control.
 """
@@ -25,6 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from training.data.clip import Clip, LabelledClip
+from training.methods.early_gradient import with_early_gradient
 from training.methods.losses import prediction_flow_loss
 from training.methods.method import Method, Networks, Update
 from training.methods.optimization import OptimizerSpec, Poly, RepeatedSgd, Schedule, Sgd, WarmUp
@@ -32,7 +35,6 @@ from training.methods.parameter_groups import freeze_statistics, stage_one_group
 from training.methods.supervised import (
     move_statistics,
     stage_one_loss,
-    stage_one_scores,
     stage_two_loss,
     stage_two_target_scores,
 )
@@ -71,7 +73,9 @@ class SfcStageOne(Method[LabelledClip]):
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on both domains."""
         segmenter = cast("PerFrame", networks["segmenter"])
-        losses = {"source": stage_one_loss(segmenter, source, self.auxiliary_weight, self.exact_bn)}
+        source_loss = stage_one_loss(segmenter, source, self.auxiliary_weight, self.exact_bn)
+        # Now, so that the graph of the source is gone when that of the target grows.
+        losses = {"source": with_early_gradient(source_loss, list(segmenter.parameters()))}
         if self.flow_weight > 0:
             losses["flow"] = self.flow_weight * self._flow_loss(segmenter, networks, target)
         else:
@@ -81,13 +85,16 @@ class SfcStageOne(Method[LabelledClip]):
     def _flow_loss(self, segmenter: PerFrame, networks: Networks, target: Clip) -> Tensor:
         current, previous = target.frames[:, -1], target.frames[:, -2]
         # The earlier frame first: the order decides BatchNorm's running statistics.
-        previous_levels = stage_one_scores(segmenter, previous)
-        current_levels = stage_one_scores(segmenter, current)
+        previous_levels = segmenter.segnet.level_scores(previous)
+        current_levels = segmenter.segnet.level_scores(current)
         sfm, flow = cast("FlowNet", networks["sfm"]), _teacher_flow(networks, current, previous)
-        main, *auxiliary = (
-            prediction_flow_loss(sfm, flow, scores, (current, previous), self.softmax_scale)
-            for scores in zip(current_levels, previous_levels, strict=True)
-        )
+
+        def level_loss(*scores: Tensor) -> Tensor:
+            enlarged = segmenter.upsample(scores[0]), segmenter.upsample(scores[1])
+            loss = prediction_flow_loss(sfm, flow, enlarged, (current, previous), self.softmax_scale)
+            return with_early_gradient(loss, scores)  # full-resolution maps of one level at a time
+
+        main, *auxiliary = (level_loss(*scores) for scores in zip(current_levels, previous_levels, strict=True))
         return torch.stack([main, *(self.auxiliary_weight * loss for loss in auxiliary)]).sum()
 
 
@@ -120,7 +127,7 @@ class SfcStageTwo(Method[LabelledClip]):
         segmenter = cast("Accel", networks["segmenter"])
         if self.freeze_bn:
             freeze_statistics(segmenter)
-        losses = {"source": stage_two_loss(segmenter, source)}
+        losses = {"source": with_early_gradient(stage_two_loss(segmenter, source), list(segmenter.parameters()))}
         if self.flow_weight > 0:
             losses["flow"] = self.flow_weight * self._flow_loss(segmenter, networks, target)
         else:
