@@ -215,9 +215,9 @@ def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float
                 f"loss {name!r} of {update.network!r} is {value} at step {step}: lower the learning rate or look at the"
                 " data; the last checkpoint is from before"
             )
-    optimizer.zero_grad()
     torch.stack(list(update.losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
     optimizer.step()
+    optimizer.zero_grad()  # now, so that the next step's graphs do not grow beside old gradients
     return values
 
 

@@ -17,6 +17,7 @@ from serving.videos import open_video
 from training.data.world.dataset import World
 from training.recipe import NamedRecipe, Recipe
 from training.recipes import RECIPES
+from training.recipes.demo import DEMO_RECIPES
 from training.run_directory import RunError
 
 SIZE = (64, 64)
@@ -38,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole demo with one step per stage, on frames of 64x64."""
     out = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        recipes = {name: NamedRecipe(named.description, tiny(named.recipe)) for name, named in RECIPES.items()}
+        recipes = {name: NamedRecipe(named.description, tiny(named.recipe)) for name, named in DEMO_RECIPES.items()}
         patch.setattr(benchmarks.demo, "RECIPES", recipes)
         for name in ("SOURCE_VALIDATION_FLOW", "TARGET", "TARGET_VALIDATION", "TARGET_VALIDATION_FLOW"):
             patch.setattr(benchmarks.demo, name, tiny_data(getattr(benchmarks.demo, name)))
