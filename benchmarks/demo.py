@@ -25,7 +25,7 @@ from export.verify import VerificationError
 from serving.bundle import BundleError, Manifest, read_bundle
 from serving.video_stream import StreamError
 from serving.videos import open_video
-from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.command_line import Machine, choose_device, logging_to_stderr, user_errors_exit_with_2
 from training.data.unlabelled import Unlabelled
 from training.metrics import mean_iou
 from training.models.accel import Accel
@@ -133,7 +133,7 @@ def run_demo(options: Options) -> dict[str, Any]:
 
 def _stage(name: str, options: Options) -> Run:
     recipe = replace(RECIPES[name].recipe, seed=options.seed)
-    return train_unless_finished(name, recipe, options.out / "stages" / name, options.device)
+    return train_unless_finished(name, recipe, options.out / "stages" / name, Machine(options.device))
 
 
 def _segmenter(run: Run) -> VideoSegmenter:

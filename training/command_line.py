@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -14,6 +15,19 @@ def logging_to_stderr() -> None:
     """Shows what a user waits for, and warnings."""
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to train on. The order of the data and, but for rounding, the results do not depend on it."""
+
+    device: str = "auto"  # "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU when there is one
+    workers: int = 0  # processes that read each domain's data ahead; 0 reads in between the steps
+
+    def __post_init__(self) -> None:
+        """Refuses a number of processes that cannot be."""
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, it is {self.workers}")
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,15 +8,15 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.command_line import Machine, choose_device, logging_to_stderr, user_errors_exit_with_2
 from training.data import CityscapesSeq, SynthiaSeq, Viper
 from training.recipe import Recipe
 from training.recipes import RECIPES
@@ -38,7 +38,7 @@ class Options:
     cityscapes: Path | None = None  # folder of Cityscapes, which holds leftImg8bit_sequence and gtFine
     out: Path = Path("runs/pipeline")  # folder of the run directories, one per stage
     seed: int = 0  # of all stages
-    device: str = "auto"  # "cpu", "cuda", ...; "auto" takes a GPU when there is one
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     list: bool = False  # only say which stages there are and how far they have come
 
 
@@ -68,8 +68,8 @@ def with_roots(value: Value, roots: dict[type, Path]) -> Value:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     changes: dict[str, Any] = {}  # Any: of any field
-    for field in dataclasses.fields(value):
-        changes[field.name] = with_roots(getattr(value, field.name), roots)
+    for entry in dataclasses.fields(value):
+        changes[entry.name] = with_roots(getattr(value, entry.name), roots)
     if type(value) in roots:
         changes["root"] = roots[type(value)]
     return replace(value, **changes)
@@ -94,7 +94,7 @@ def run_pipeline(options: Options) -> Run:
     for number, stage in enumerate(order, 1):
         logger.info("stage %d of %d: %s", number, len(order), stage)
         if stage not in converted:
-            last = train_unless_finished(stage, _recipe(stage, options), options.out / stage, options.device)
+            last = train_unless_finished(stage, _recipe(stage, options), options.out / stage, options.machine)
     return last
 
 
@@ -121,9 +121,9 @@ def _show(options: Options) -> None:
 def main() -> None:
     """Runs the command line."""
     logging_to_stderr()
-    options = tyro.cli(Options, prog="python -m training.pipeline", description=__doc__)
     with user_errors_exit_with_2(RunError, TrainingError, ValueError):
-        choose_device(options.device)
+        options = tyro.cli(Options, prog="python -m training.pipeline", description=__doc__)
+        choose_device(options.machine.device)
         if options.list:
             _show(options)
             return

@@ -5,13 +5,13 @@ Runs that the recipe starts from are looked for beside its own folder, and train
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.command_line import Machine, choose_device, logging_to_stderr, user_errors_exit_with_2
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.run_directory import Run, RunError, read_run, recipe_difference
@@ -28,10 +28,10 @@ class Training:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     out: Path  # run directory to write; runs it starts from lie beside it
     resume: bool = False  # go on from the last checkpoint in --out
-    device: str = "auto"  # "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU when there is one
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 
 
-def train_with_prerequisites(name: str, recipe: Recipe, folder: Path, device_name: str, resume: bool = False) -> Run:
+def train_with_prerequisites(name: str, recipe: Recipe, folder: Path, machine: Machine, resume: bool = False) -> Run:
     """Trains a recipe, and before it whatever it starts from that is not trained yet, into sibling folders."""
 
     def find_run(needed: str) -> Run:
@@ -43,23 +43,23 @@ def train_with_prerequisites(name: str, recipe: Recipe, folder: Path, device_nam
         if needed not in RECIPES:
             raise RunError(f"{name} starts from {sibling}, which is no finished run, and no recipe has that name")
         logger.info("%s starts from %s: training that first", name, needed)
-        return train_with_prerequisites(needed, RECIPES[needed].recipe, sibling, device_name, resume=sibling.exists())
+        return train_with_prerequisites(needed, RECIPES[needed].recipe, sibling, machine, resume=sibling.exists())
 
-    return train(name, recipe, folder, find_run, choose_device(device_name), resume)
+    return train(name, recipe, folder, find_run, choose_device(machine.device), resume, machine.workers)
 
 
-def train_unless_finished(name: str, recipe: Recipe, folder: Path, device_name: str) -> Run:
+def train_unless_finished(name: str, recipe: Recipe, folder: Path, machine: Machine) -> Run:
     """The run of a recipe: trained now, gone on with, or as it is if it is finished already.
 
     Raises:
         RunError: if the folder holds a run of another recipe.
     """
     if not folder.exists():
-        return train_with_prerequisites(name, recipe, folder, device_name)
+        return train_with_prerequisites(name, recipe, folder, machine)
     run = read_run(folder)
     if difference := recipe_difference(run, recipe):
         raise RunError(f"{folder} was trained with {difference}: remove it or choose another --out")
-    return run if run.is_finished() else train_with_prerequisites(name, recipe, folder, device_name, resume=True)
+    return run if run.is_finished() else train_with_prerequisites(name, recipe, folder, machine, resume=True)
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def main() -> None:
         options = tyro.extras.overridable_config_cli(commands, prog="python -m training.train", description=__doc__)
         if options.resume and not options.out.exists():
             raise ValueError(f"there is no run at {options.out} to go on with: leave out --resume, or mend --out")
-        run = train_with_prerequisites(name, options.recipe, options.out, options.device, options.resume)
+        run = train_with_prerequisites(name, options.recipe, options.out, options.machine, options.resume)
         logger.info("finished: %s", run.folder)
 
 

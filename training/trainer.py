@@ -88,6 +88,7 @@ def train(
     find_run: Callable[[str], Run],
     device: torch.device,
     resume: bool = False,
+    workers: int = 0,
 ) -> Run:
     """Trains a recipe into a run directory and returns the run.
 
@@ -95,6 +96,7 @@ def train(
         name: of the recipe.
         folder: must not exist, unless `resume` goes on from the last checkpoint in it.
         find_run: gives the runs `recipe.start_from` names.
+        workers: processes that read each domain's data ahead; the order is the same with any number.
 
     Raises:
         RunError, ValueError: for what the user can mend, before anything is trained.
@@ -124,7 +126,7 @@ def train(
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
     try:
         write_run_file(folder, name, recipe)
-        _loop(name, recipe, folder, state, source, target, device)
+        _loop(name, recipe, folder, state, source, target, device, workers)
     except OSError as error:
         raise TrainingError(
             f"{folder} cannot be written at step {state.step} ({error.strerror}): make room and go on by --resume"
@@ -152,9 +154,12 @@ def _loop(
     source: Dataset[Any],
     target: Dataset[Clip],
     device: torch.device,
+    workers: int,
 ) -> None:
-    source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step)
-    target_batches = batches(target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step)
+    source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step, num_workers=workers)
+    target_batches = batches(
+        target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step, num_workers=workers
+    )
     _forget_later_figures(folder / "metrics.jsonl", state.step)
     with (
         _progress() as progress,

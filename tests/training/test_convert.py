@@ -15,6 +15,7 @@ from export import to_onnx
 from serving.bundle import read_bundle
 from training import convert as command
 from training import evaluate
+from training.command_line import Machine
 from training.convert import Conversion, Options, convert
 from training.data.world.dataset import World
 from training.methods.flow_supervision import FlowSupervision
@@ -243,7 +244,7 @@ def test_training_takes_a_converted_run_for_finished(
 ) -> None:
     convert(Options(save(official("deeplab")), tmp_path / "official-one"))
     recipe = replace(tiny_recipe, steps=1, start_from={"segmenter": "official-one:segmenter"})
-    assert train_with_prerequisites("mine", recipe, tmp_path / "mine", "cpu").is_finished()
+    assert train_with_prerequisites("mine", recipe, tmp_path / "mine", Machine("cpu")).is_finished()
 
 
 def test_a_converted_run_is_evaluated_and_exported(

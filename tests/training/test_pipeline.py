@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from training.command_line import Machine
 from training.data import CityscapesSeq, Viper
 from training.pipeline import Options, main, run_pipeline, stages, with_roots
 from training.recipe import NamedRecipe, Recipe
@@ -56,7 +57,7 @@ def test_roots_reach_every_data_set_of_a_recipe_and_nothing_else() -> None:
 
 @pytest.mark.usefixtures("three_stages")
 def test_stages_are_trained_in_order_and_not_again(tmp_path: Path) -> None:
-    options = Options(recipe="third", out=tmp_path, device="cpu")
+    options = Options(recipe="third", out=tmp_path, machine=Machine("cpu"))
     run = run_pipeline(options)
     assert (run.name, run.is_finished()) == ("third", True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/last.pt")}
@@ -67,9 +68,9 @@ def test_stages_are_trained_in_order_and_not_again(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("three_stages")
 def test_a_run_of_another_seed_is_in_the_way(tmp_path: Path) -> None:
-    run_pipeline(Options(recipe="first", out=tmp_path, device="cpu"))
+    run_pipeline(Options(recipe="first", out=tmp_path, machine=Machine("cpu")))
     with pytest.raises(RunError, match=r"first was trained with seed 0 \(this call says 1\): remove it"):
-        run_pipeline(Options(recipe="second", out=tmp_path, device="cpu", seed=1))
+        run_pipeline(Options(recipe="second", out=tmp_path, machine=Machine("cpu"), seed=1))
     assert not (tmp_path / "second").exists()
 
 
@@ -92,6 +93,7 @@ def test_mistakes_are_one_sentence(refused: Refused, tmp_path: Path) -> None:
         "orphan", "--out", tmp_path
     )
     assert "there is no device 'abacus'" in refused("first", "--device", "abacus")
+    assert "--workers must not be negative, it is -1" in refused("first", "--workers", -1)
     (tmp_path / "file").touch()
     assert "file/first cannot be written" in refused("first", "--out", tmp_path / "file")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from training.command_line import Machine
 from training.data import DATASETS
 from training.methods import METHODS
 from training.methods.optimization import OPTIMIZERS, SCHEDULES
@@ -284,10 +285,17 @@ FAMILIES = (METHODS, DATASETS, SEGMENTERS, FLOW_NETS)
 OPTION_TYPES = {*OPTIMIZERS, *SCHEDULES, *(member for family in FAMILIES for member in family.values())}
 
 
-GROUPS = {"recipe", "method", "source", "target", "validation"}  # of options: their classes' docstrings are shown
+GROUPS = {
+    "recipe",
+    "machine",
+    "method",
+    "source",
+    "target",
+    "validation",
+}  # of options: their classes' docstrings are shown
 
 
-@pytest.mark.parametrize("options", [Recipe, Training, *sorted(OPTION_TYPES, key=lambda kind: kind.__name__)])
+@pytest.mark.parametrize("options", [Recipe, Training, Machine, *sorted(OPTION_TYPES, key=lambda kind: kind.__name__)])
 def test_every_option_has_a_help_text(options: type[Any]) -> None:
     """A comment at the end of the field's line, or on the line above: elsewhere the command does not find it."""
     own = {name for name in inspect.get_annotations(options) if name.islower()}

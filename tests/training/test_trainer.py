@@ -67,6 +67,15 @@ def test_going_on_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run(
     assert not differing(whole, weights(train_tiny("halves", resume=True)))
 
 
+def test_reading_ahead_in_other_processes_changes_nothing(
+    tiny_recipe: Recipe, train_tiny: Train, tmp_path: Path
+) -> None:
+    recipe = replace(tiny_recipe, augment_source=True)
+    train("tiny", recipe, tmp_path / "ahead", lambda name: pytest.fail(name), torch.device("cpu"), workers=2)
+    here = weights(train_tiny("here", augment_source=True))
+    assert not differing(here, load_checkpoint(tmp_path / "ahead" / "last.pt")["networks"]["segmenter"])
+
+
 def test_an_existing_folder_is_refused_and_left_alone(train_tiny: Train, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").touch()
