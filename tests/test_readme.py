@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from training.recipes import RECIPES
-
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python ")})
+PAGES = [README, (ROOT / "training" / "README.md").read_text(encoding="utf-8")]
+COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", "\n".join(PAGES), re.MULTILINE)))
+WITH_SUBCOMMANDS = ("training.train", "training.data.check")
 
 
 @lru_cache
@@ -24,25 +24,26 @@ def help_of(program: tuple[str, ...]) -> str:
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 12
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_and_its_options_exist(command: str) -> None:
     words = shlex.split(command)[1:]
     program = words[:2] if words[0] == "-m" else words[:1]
-    if program[-1] == "training.train" and words[2] in RECIPES:
+    if program[-1] in WITH_SUBCOMMANDS and not words[2].startswith("-"):
         program = words[:3]
     text = help_of(tuple(program))
     for option in (word for word in words[len(program) :] if word.startswith("--")):
         assert option in text, option
 
 
-def test_links_and_pictures_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("page", ["README.md", "training/README.md"])
+def test_links_and_pictures_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     assert targets
     for target in targets:
-        assert (ROOT / target).exists(), target
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 def test_make_targets_exist() -> None:
