@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from training.command_line import Machine, choose_device, logging_to_stderr, user_errors_exit_with_2
-from training.data import CityscapesSeq, SynthiaSeq, Viper
+from training.data import CityscapesSeq, SynthiaSeq, VideoFolder, Viper, World
+from training.label_spaces import LABEL_SPACES
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.run_directory import Run, RunError, read_run
@@ -26,6 +27,7 @@ from training.trainer import TrainingError
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
+BenchmarkName = Literal["viper", "synthia"]  # whose classes are used
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Options:
     viper: Path | None = None  # folder of VIPER, which holds train/img and train/cls
     synthia: Path | None = None  # folder of SYNTHIA-SEQS-04-DAWN
     cityscapes: Path | None = None  # folder of Cityscapes, which holds leftImg8bit_sequence and gtFine
+    videos: Path | None = None  # folder of your own videos: the target, in place of the recipe's
     out: Path = Path("runs/pipeline")  # folder of the run directories, one per stage
     seed: int = 0  # of all stages
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
@@ -101,7 +104,23 @@ def run_pipeline(options: Options) -> Run:
 def _recipe(stage: str, options: Options) -> Recipe:
     given = {Viper: options.viper, SynthiaSeq: options.synthia, CityscapesSeq: options.cityscapes}
     recipe = replace(RECIPES[stage].recipe, seed=options.seed)
+    if options.videos is not None:
+        recipe = with_own_videos(recipe, options.videos)
     return with_roots(recipe, {kind: root for kind, root in given.items() if root is not None})
+
+
+def with_own_videos(recipe: Recipe, folder: Path) -> Recipe:
+    """A recipe that adapts to videos nobody has labelled.
+
+    No label of the target is left to validate with or to choose a checkpoint by, so validation is on the source, and
+    the last checkpoint counts.
+    """
+    source, target = recipe.source, recipe.target
+    assert isinstance(target, World | CityscapesSeq)
+    (classes,) = (name for name in get_args(BenchmarkName) if LABEL_SPACES[name] == source.label_space)
+    own = VideoFolder(root=folder, size=target.size, num_frames=target.num_frames, classes=classes)
+    held_out = replace(source, split="val") if isinstance(source, World | Viper) else source
+    return replace(recipe, target=own, validation=replace(recipe.validation, data=held_out), keep_best=False)
 
 
 def _show(options: Options) -> None:

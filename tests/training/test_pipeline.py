@@ -3,11 +3,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from training.command_line import Machine
-from training.data import CityscapesSeq, Viper
-from training.pipeline import Options, main, run_pipeline, stages, with_roots
+from training.data import CityscapesSeq, VideoFolder, Viper
+from training.pipeline import Options, main, run_pipeline, stages, with_own_videos, with_roots
 from training.recipe import NamedRecipe, Recipe
 from training.recipes import RECIPES
 from training.run_directory import Run, RunError
@@ -72,6 +74,32 @@ def test_a_run_of_another_seed_is_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"first was trained with seed 0 \(this call says 1\): remove it"):
         run_pipeline(Options(recipe="second", out=tmp_path, machine=Machine("cpu"), seed=1))
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("name", ["demo", "viper-sfc-one", "viper-sfm", "synthia-accel-sfc"])
+def test_own_videos_are_a_target_without_labels_to_choose_by(name: str) -> None:
+    recipe = RECIPES[name].recipe
+    own = with_own_videos(recipe, Path("/videos"))
+    assert isinstance(own.target, VideoFolder)
+    assert (own.target.root, own.target.size, own.target.labels) == (Path("/videos"), recipe.target.size, None)
+    assert own.target.label_space == own.source.label_space
+    assert own.validation.data.label_space == own.source.label_space
+    assert isinstance(own.validation.data, type(recipe.source))
+    assert not own.keep_best
+
+
+@pytest.mark.usefixtures("three_stages")
+def test_a_training_on_own_videos(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    video = cv2.VideoWriter(str(tmp_path / "videos" / "ride.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (96, 48))
+    for value in range(5):
+        video.write(np.full((48, 96, 3), 40 * value, np.uint8))
+    video.release()
+    run = run_pipeline(
+        Options(recipe="first", videos=tmp_path / "videos", out=tmp_path / "out", machine=Machine("cpu"))
+    )
+    assert run.is_finished()
+    assert isinstance(run.recipe.target, VideoFolder)
 
 
 @pytest.fixture
