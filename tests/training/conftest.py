@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -6,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
+from training.methods.method import Networks, Update
 from training.methods.optimization import Adam
 from training.methods.supervised import SupervisedStageOne
 from training.models.per_frame import PerFrameConfig
@@ -19,6 +22,7 @@ TINY = World(look="source", size=(64, 64), num_clips=4, num_frames=2)
 TINY_FLOW = WorldFlow(look="source", size=(64, 64), num_clips=2)
 
 Train = Callable[..., Run]
+CrashAfter = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 def no_prerequisites(name: str) -> Run:
@@ -176,3 +180,28 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def crash_after(monkeypatch: pytest.MonkeyPatch) -> CrashAfter:
+    """Ends supervised trainings in this `with` block by KeyboardInterrupt after some steps."""
+
+    @contextlib.contextmanager
+    def crash(num_steps: int) -> Iterator[None]:
+        real_updates, steps_left = SupervisedStageOne.updates, num_steps
+
+        def crashing(
+            method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
+        ) -> Iterator[Update]:
+            nonlocal steps_left
+            if steps_left == 0:
+                raise KeyboardInterrupt
+            steps_left -= 1
+            yield from real_updates(method, networks, source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SupervisedStageOne, "updates", crashing)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return crash

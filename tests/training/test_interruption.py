@@ -1,5 +1,6 @@
 """Whatever stops a training, the same command goes on to the weights that an undisturbed one ends with."""
 
+import contextlib
 import json
 import resource
 import signal
@@ -20,6 +21,7 @@ from training.run_directory import Run, load_checkpoint
 from training.trainer import TrainingError
 
 Train = Callable[..., Run]
+CrashAfter = Callable[[int], contextlib.AbstractContextManager[None]]
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
 COMMAND = (
@@ -59,24 +61,11 @@ def test_a_training_that_is_killed_twice_ends_with_the_same_bits(tmp_path: Path)
 
 
 def test_figures_after_the_last_checkpoint_are_logged_once(
-    train_tiny: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    train_tiny: Train, crash_after: CrashAfter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("training.trainer.LOG_EVERY", 1)
-    real_updates, steps_left = SupervisedStageOne.updates, 3
-
-    def crashing(
-        method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
-    ) -> Iterator[Update]:
-        nonlocal steps_left
-        if steps_left == 0:
-            raise KeyboardInterrupt
-        steps_left -= 1
-        yield from real_updates(method, networks, source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SupervisedStageOne, "updates", crashing)
-        with pytest.raises(KeyboardInterrupt):
-            train_tiny()
+    with crash_after(3):
+        train_tiny()
     train_tiny(resume=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss/source" in line] == [1, 2, 3, 4]

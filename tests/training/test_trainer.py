@@ -1,3 +1,4 @@
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from training.run_directory import Run, RunError, load_checkpoint
 from training.trainer import TrainingError, train
 
 Train = Callable[..., Run]
+CrashAfter = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 def weights(run: Run, checkpoint: str = "last.pt") -> dict[str, Tensor]:
@@ -45,25 +47,11 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_does_not(train_
 
 
 def test_going_on_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run(
-    train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+    train_tiny: Train, crash_after: CrashAfter
 ) -> None:
     whole = weights(train_tiny("whole"))
-    steps_before_the_crash = 3
-    real_updates = SupervisedStageOne.updates
-
-    def crashing(
-        method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
-    ) -> Iterator[Update]:
-        nonlocal steps_before_the_crash
-        if steps_before_the_crash == 0:
-            raise KeyboardInterrupt
-        steps_before_the_crash -= 1
-        yield from real_updates(method, networks, source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SupervisedStageOne, "updates", crashing)
-        with pytest.raises(KeyboardInterrupt):
-            train_tiny("halves")
+    with crash_after(3):
+        train_tiny("halves")
     assert not differing(whole, weights(train_tiny("halves", resume=True)))
 
 
