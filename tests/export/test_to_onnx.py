@@ -161,7 +161,7 @@ def test_help_names_every_option_with_its_unit(
         (["--out", "{}/full"], "full exists: choose another --out"),
         (["--out", "{}/full/file"], "file exists: choose another --out"),
         (["--out", "{}/full/file/bundle"], "cannot be written"),
-        (["--out", "{}/" + 250 * "n"], "cannot be written"),
+        (["--out", "{}/" + 254 * "n"], "cannot be written"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(
