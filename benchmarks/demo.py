@@ -4,13 +4,12 @@ Leaves in --out: report.json, report.png, bundle/, street.mp4 (what was streamed
 directory per stage in stages/. A second call after an interruption goes on with the first unfinished stage.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,7 +24,7 @@ from export.verify import VerificationError
 from serving.bundle import BundleError, Manifest, read_bundle
 from serving.video_stream import StreamError
 from serving.videos import open_video
-from training.command_line import Machine, choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.command_line import Machine, choose_device, logging_to_file, logging_to_stderr, user_errors_exit_with_2
 from training.data.unlabelled import Unlabelled
 from training.metrics import mean_iou
 from training.models.accel import Accel
@@ -90,12 +89,21 @@ def run_demo(options: Options) -> dict[str, Any]:
         RunError: if the folder holds a finished demo, or one of another seed.
         VideoError: if there is no such video.
     """
+    _refuse_wrong_calls(options)
+    with logging_to_file(options.out / "logs" / "demo.log", "a"):
+        return _run(options)
+
+
+def _refuse_wrong_calls(options: Options) -> None:
     if (options.out / "report.json").exists():
         raise RunError(
             f"{options.out} holds a finished demo: look at report.json and report.png, or choose another --out"
         )
     if options.video is not None:
         open_video(str(options.video)).capture.release()  # before minutes of training, not after
+
+
+def _run(options: Options) -> dict[str, Any]:
     watch = Stopwatch()
     runs = {name: watch.time(name, functools.partial(_stage, name, options)) for name in STAGES}
     segmenters = {row: _segmenter(runs[stage]) for row, stage in SEGMENTERS.items()}
@@ -181,29 +189,12 @@ def _draw(path: Path, segmenters: dict[str, VideoSegmenter], sfm_run: Run, sente
     write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=110))
 
 
-@contextlib.contextmanager
-def _logging_to_file(path: Path) -> Iterator[None]:
-    """Also keeps what a user sees go by."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{path.parents[1]} cannot be written ({error.strerror}): choose another --out") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
 def main() -> None:
     """Runs the command line."""
     logging_to_stderr()
     options = tyro.cli(Options, prog="python -m benchmarks.demo", description=__doc__)
     mistakes = (RunError, BundleError, TrainingError, VerificationError, ServerError, StreamError, ValueError)
-    with user_errors_exit_with_2(*mistakes), _logging_to_file(options.out / "logs" / "demo.log"):
+    with user_errors_exit_with_2(*mistakes):
         print_table(run_demo(options))
         logger.info("look at report.png, overlay.mp4 and report.json in %s", options.out)
 

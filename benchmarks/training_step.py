@@ -14,7 +14,6 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import tyro
 
 from benchmarks.step_memory import Memory, memory_in_fresh_process
 from benchmarks.step_variants import Stage, Step, StepConfig, Variant
-from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.command_line import choose_device, logging_to_file, logging_to_stderr, user_errors_exit_with_2
 from training.models.deeplab import BackboneName
 from training.run_directory import commit, versions, write_aside
 
@@ -186,26 +185,10 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@contextlib.contextmanager
-def _logging_to_file(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
 def run(options: Options) -> dict[str, Any]:
     """Measures, writes the files and returns the report."""
     configs, device = options.configs(), choose_device(options.device)
-    with _logging_to_file(options.out.with_suffix(".log")):
+    with logging_to_file(options.out.with_suffix(".log"), "w"):
         chosen = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("out", "json")}
         computer = machine(device)  # before this command makes it busy itself
         stages = [compare(config, options.steps, device) for config in configs]

@@ -5,6 +5,8 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -45,6 +47,27 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"there is no device {name!r}: use cpu, cuda, cuda:1, ...") from error
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def logging_to_file(path: Path, mode: Literal["a", "w"]) -> Iterator[None]:
+    """Also keeps what a user sees go by, behind what the file holds ("a") or in place of it ("w").
+
+    Raises:
+        ValueError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ def test_a_missing_video_is_found_before_anything_is_trained(
         main()
     assert stopped.value.code == 2
     assert capsys.readouterr().err.strip() == f"error: there is no video at {tmp_path / 'no.mp4'}"
-    assert not (tmp_path / "out" / "stages").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    assert "file/out cannot be written" in capsys.readouterr().err
+    assert "file/out/logs/demo.log cannot be written" in capsys.readouterr().err
 
 
 def test_the_verdict_says_what_each_part_brings() -> None:

@@ -1,15 +1,10 @@
 """The procedural street as a data set: the same seeds give the same videos on every machine."""
 
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch.utils.data import Dataset
 
 from training.data.clip import FlowClip, LabelledClip
@@ -18,11 +13,11 @@ from training.data.labelled_dataset import LabelledDataset
 from training.data.world.looks import LOOKS
 from training.data.world.render import RenderedClip, render_clip
 from training.label_spaces import VIPER_TO_CITYSCAPES, LabelSpace
+from training.progress import with_progress
 
 SPLITS = ("train", "val")
 MAX_CLIPS = 1_000_000  # per seed and split
 MAX_CACHED = 16  # rendered data sets that are kept for the next `open` of the same configuration
-PATIENCE_S = 2.0  # what takes longer shows a progress bar
 
 
 def clip_seed(seed: int, split: str, index: int) -> int:
@@ -161,18 +156,7 @@ def _render_all(
 ) -> tuple[RenderedClip, ...]:
     """All clips of a split. Configurations that differ only in their kind of items share them."""
 
-    def render() -> Iterator[RenderedClip]:
-        for index in range(num_clips):
-            yield render_clip(clip_seed(seed, split, index), look, size, num_frames)
-
-    begin = time.monotonic()
-    clips: list[RenderedClip] = []
-    with Progress(console=Console(file=sys.stderr), transient=True, disable=True) as progress:
-        task = progress.add_task(f"rendering {look} {split}", total=num_clips)
-        for clip in render():
-            clips.append(clip)
-            if progress.disable and time.monotonic() - begin > PATIENCE_S:
-                progress.disable = False
-                progress.start()
-            progress.update(task, completed=len(clips))
-    return tuple(clips)
+    return tuple(
+        render_clip(clip_seed(seed, split, index), look, size, num_frames)
+        for index in with_progress(range(num_clips), f"rendering {look} {split}")
+    )
