@@ -19,7 +19,8 @@ from training.data.world.dataset import World
 from training.methods.losses import scaled_softmax
 from training.methods.method import Networks
 from training.methods.sfc import SfcStageOne, SfcStageTwo
-from training.methods.supervised import stage_one_scores, stage_two_target_scores
+from training.methods.supervised import stage_one_scores
+from training.methods.twin_backbones import scores_of_last_two
 from training.models.accel import Accel, AccelConfig
 from training.models.deeplab import BackboneName
 from training.models.flownet_s import FlowNetSConfig
@@ -73,6 +74,8 @@ class Step:
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
             self.networks = self.method.networks(config.classes)
+        if isinstance(accel := self.segmenter, Accel):  # one run of stage one serves both, as in the recipes
+            accel.net_update.load_state_dict(accel.net_ref.state_dict())
         self.method.optimizers(self.networks)  # freezes what the method does not train
         _freeze_flow(self.networks)
         layout = torch.channels_last if variant == "ours" else torch.contiguous_format
@@ -110,7 +113,7 @@ class Step:
             levels = list(zip(*(stage_one_scores(network, self.target.frames[:, i]) for i in (-2, -1)), strict=True))
         else:
             assert isinstance(network, Accel)
-            levels = [stage_two_target_scores(network, self.target)]
+            levels = [scores_of_last_two(network, self.target.frames)]
         scale = self.method.softmax_scale
         return [
             int(torch.cat([scaled_softmax(scores, scale) for scores in level]).amax((0, 2, 3)).count_nonzero())

@@ -1,8 +1,10 @@
 """Our step of SFC against the released code's order of operations: time, memory, losses and gradients.
 
 Both run on the same weights and frames in one process, in turns, so that they share what else the machine does; memory
-is measured in a fresh process each. On a busy machine trust the CPU time rather than the clock, with OMP_NUM_THREADS=1
-so that no thread waits for another. Writes OUT.json, the table as OUT.md, and OUT.log.
+is measured in a fresh process each. The arithmetic of convolutions and matrix products is counted too: the ratio of the
+two counts is how much faster savings alone can make the step, if both spend as long on an operation. On a busy machine
+trust the CPU time rather than the clock, with OMP_NUM_THREADS=1 so that no thread waits for another. Writes OUT.json,
+the table as OUT.md, and OUT.log.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.step_memory import Memory, memory_in_fresh_process
 from benchmarks.step_variants import Stage, Step, StepConfig, Variant
@@ -75,6 +78,7 @@ def compare(config: StepConfig, num_steps: int, device: torch.device) -> dict[st
     live_classes = steps["ours"].live_classes()
     losses = {variant: {name: float(loss) for name, loss in step.run().items()} for variant, step in steps.items()}
     gradient_difference = _relative_difference(steps["ours"], steps["official"])
+    gflop = {variant: _gflop(step) for variant, step in steps.items()}
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     cpu_seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for index in range(num_steps):
@@ -94,11 +98,13 @@ def compare(config: StepConfig, num_steps: int, device: torch.device) -> dict[st
                 "cpu_seconds": cpu_seconds[variant],
                 "memory_mib": _memory_figures(memory[variant]),
                 "losses": losses[variant],
+                "gflop": round(gflop[variant], 1),
             }
             for variant in VARIANTS
         },
         "times_faster": _median_ratio(seconds["official"], seconds["ours"]),
         "times_less_cpu_time": _median_ratio(cpu_seconds["official"], cpu_seconds["ours"]),
+        "times_less_arithmetic": gflop["official"] / gflop["ours"],
         "share_of_peak_memory": memory["ours"].peak / memory["official"].peak,
         "share_of_memory_growth": memory["ours"].growth / memory["official"].growth,
         "relative_loss_difference": max(
@@ -116,6 +122,13 @@ def _timed(step: Step, device: torch.device) -> tuple[float, float]:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began, time.process_time() - began_cpu
+
+
+def _gflop(step: Step) -> float:
+    """Billions of additions and multiplications in convolutions and matrix products, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        step.run()
+    return float(counter.get_total_flops()) / 1e9
 
 
 def _relative_difference(ours: Step, official: Step) -> float:
@@ -160,21 +173,22 @@ def table(report: dict[str, Any]) -> str:
         f" {options['classes']} classes, {options['precision']}, batch 1 + 1; {computer['device']},"
         f" {computer['cores']} cores, load {computer['load_average'][0]}; commit {report['commit']}.",
         "",
-        "| stage | order | s per step: median (range) | CPU s | peak MiB | of these by the step |",
-        "|---|---|---|---|---|---|",
+        "| stage | order | s per step: median (range) | CPU s | GFLOP | peak MiB | of these by the step |",
+        "|---|---|---|---|---|---|---|",
     ]
     for stage in report["stages"]:
         for variant, figures in stage["variants"].items():
             seconds, memory = figures["seconds"], figures["memory_mib"]
             lines.append(
                 f"| {stage['stage']} | {variant} | {statistics.median(seconds):.2f} ({min(seconds):.2f} to"
-                f" {max(seconds):.2f}) | {statistics.median(figures['cpu_seconds']):.2f} | {memory['peak']:.0f} |"
-                f" {memory['growth']:.0f} |"
+                f" {max(seconds):.2f}) | {statistics.median(figures['cpu_seconds']):.2f} | {figures['gflop']:.0f} |"
+                f" {memory['peak']:.0f} | {memory['growth']:.0f} |"
             )
     lines.append("")
     lines += [
         f"- Stage {stage['stage']}: {stage['times_faster']:.2f} times as fast by the clock,"
         f" {stage['times_less_cpu_time']:.2f} times by CPU time;"
+        f" {stage['times_less_arithmetic']:.2f} times less arithmetic;"
         f" {100 * stage['share_of_peak_memory']:.0f} % of the peak memory"
         f" ({100 * stage['share_of_memory_growth']:.0f} % of what the step adds); losses differ by"
         f" {stage['relative_loss_difference']:.1e}, gradients by {stage['relative_gradient_difference']:.1e} of their"

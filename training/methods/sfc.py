@@ -12,8 +12,9 @@ As in the released code: the error is averaged over quarter-resolution pixels, g
 frames, and BatchNorm is in training mode everywhere. Departures: losses are defined per sample, where the released code
 is only right for one; SFM and teacher have no gradients, where it computes and drops them; classes that underflow to
 zero are not computed; gradients of the source are taken before the target is forwarded, as there, and flow losses are
-turned into gradients of the scores one classifier at a time. All leave its results as they are. The fixed backbones of
-stage two need no care: none of their parameters and inputs requires a gradient, so autograd keeps nothing of them.
+turned into gradients of the scores one classifier at a time; while both backbones of stage two have the same weights,
+the frame that both look at is forwarded once (`twin_backbones`). All leave its results as they are. The fixed backbones
+of stage two need no care: none of their parameters and inputs requires a gradient, so autograd keeps nothing of them.
 
 With `flow_weight` 0 the target frames are forwarded and the flow loss is left out: the control.
 """
@@ -36,8 +37,8 @@ from training.methods.supervised import (
     move_statistics,
     stage_one_loss,
     stage_two_loss,
-    stage_two_target_scores,
 )
+from training.methods.twin_backbones import scores_of_last_two
 from training.models.accel import Accel, AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet, FlowNetConfig
@@ -132,12 +133,12 @@ class SfcStageTwo(Method[LabelledClip]):
             losses["flow"] = self.flow_weight * self._flow_loss(segmenter, networks, target)
         else:
             with torch.no_grad():
-                stage_two_target_scores(segmenter, target)
+                scores_of_last_two(segmenter, target.frames)
         yield Update("segmenter", losses)
 
     def _flow_loss(self, segmenter: Accel, networks: Networks, target: Clip) -> Tensor:
         current, previous = target.frames[:, -1], target.frames[:, -2]
-        scores = stage_two_target_scores(segmenter, target)
+        scores = scores_of_last_two(segmenter, target.frames)
         sfm, flow = cast("FlowNet", networks["sfm"]), _teacher_flow(networks, current, previous)
         return prediction_flow_loss(sfm, flow, scores, (current, previous), self.softmax_scale)
 

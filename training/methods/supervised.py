@@ -23,6 +23,7 @@ from training.methods.losses import cross_entropy
 from training.methods.method import Method, Networks, Update
 from training.methods.optimization import OptimizerSpec, Poly, RepeatedSgd, Schedule, Sgd, WarmUp
 from training.methods.parameter_groups import freeze_statistics, stage_one_groups, stage_two_groups
+from training.methods.twin_backbones import scores_of_last_two
 from training.models.accel import Accel, AccelConfig
 from training.models.per_frame import PerFrame, PerFrameConfig
 
@@ -82,7 +83,7 @@ class SupervisedStageTwo(Method[LabelledClip]):
         loss = stage_two_loss(segmenter, source)
         if self.forward_target:
             with torch.no_grad():
-                stage_two_target_scores(segmenter, target)
+                scores_of_last_two(segmenter, target.frames)
         yield Update("segmenter", {"source": loss})
 
 
@@ -106,11 +107,6 @@ def stage_one_scores(segmenter: PerFrame, frame: Tensor) -> tuple[Tensor, ...]:
 def stage_two_loss(segmenter: Accel, source: LabelledClip) -> Tensor:
     """Cross entropy of the last frame, merged from it and the frame before."""
     return cross_entropy(segmenter(source.frames[:, -2:]), source.labels[:, -1])
-
-
-def stage_two_target_scores(segmenter: Accel, target: Clip) -> tuple[Tensor, Tensor]:
-    """Full-resolution merged scores of the last of three frames, and of the one before: each from its pair."""
-    return segmenter(target.frames[:, -2:]), segmenter(target.frames[:, -3:-1])
 
 
 @torch.no_grad()

@@ -59,8 +59,12 @@ class Accel(VideoSegmenter):
 
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         """Warps the reference scores onto `frame` and merges them with the update network's."""
+        return self.correct(state, previous, frame, self.net_update(frame))
+
+    def correct(self, state: KeyState, previous: Tensor, frame: Tensor, update_scores: Tensor) -> Propagation:
+        """`propagate` where the update network's scores of `frame`, (B, C, H / 8, W / 8), are known already."""
         reference = warp(state[0], self.flownet(frame, previous))
-        updated = upsample(self.net_update(frame), 2)
+        updated = upsample(update_scores, 2)
         # Of what merge adds up, the part that the past contributes.
         propagated = F.conv2d(reference, self.merge.weight[:, : self.num_classes])
         logits = self.merge(torch.cat([reference, updated], dim=1))

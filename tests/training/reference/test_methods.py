@@ -13,7 +13,8 @@ from training.methods.method import Networks
 from training.methods.optimization import RepeatedSgd
 from training.methods.sfc import SfcStageOne, SfcStageTwo
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne, stage_two_target_scores
+from training.methods.supervised import SupervisedStageOne
+from training.methods.twin_backbones import scores_of_last_two
 from training.models.accel import Accel
 from training.models.flownet_s import FlowNetS
 from training.models.per_frame import PerFrame
@@ -111,7 +112,7 @@ def test_flow_loss_of_stage_two(
     arrays, pair = reference("stage_two_sfc"), (frames[:, 2], frames[:, 1])
     sfm.requires_grad_(False)
     SfcStageTwo().optimizers({"segmenter": accel})
-    current, previous = stage_two_target_scores(accel, Clip(frames))
+    current, previous = scores_of_last_two(accel, frames)
     flow = teacher_flow(*pair)
     segmentation_flow = flow_from_probabilities(sfm, scaled_softmax(current, 100), scaled_softmax(previous, 100), *pair)
     loss = prediction_flow_loss(sfm, flow, (current, previous), pair, softmax_scale=100)
