@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training.command_line import choose_device, logging_to_stderr, user_errors_exit_with_2
-from training.data import CityscapesSeq, DataConfig, SynthiaSeq, Viper, World
+from training.data import CityscapesSeq, DataConfig, SynthiaSeq, VideoFolder, Viper, World
 from training.evaluation_figures import Figures, class_table, figures_of, interval_table, sweep_figures
 from training.evaluation_pictures import confusion_picture, interval_picture, prediction_picture
 from training.key_frame_sweep import open_for_sweep, sweep_key_frame_intervals
@@ -38,9 +38,12 @@ class Options:
     """Options of `training.evaluate`."""
 
     run: tyro.conf.Positional[Path]  # run directory written by training.train
-    # the run's own (validation), or another
-    dataset: Literal["validation", "world", "viper", "cityscapes", "synthia"] = "validation"
-    root: Path | None = None  # folder of viper, cityscapes or synthia, which need it
+    # the run's own (validation), or another; videos are a folder of your own, some of whose frames have labels
+    dataset: Literal["validation", "world", "viper", "cityscapes", "synthia", "videos"] = "validation"
+    root: Path | None = None  # folder of viper, cityscapes, synthia or videos, which need it
+    labels: Path | None = None  # folder that mirrors that of videos with 8-bit images of ids
+    # JSON file that names the class of each id in the labels of videos, such as {"0": "road", "255": "ignore"}
+    label_map: Path | None = None
     # sfc: labels at the network's size, absent classes count 0; advent: labels as stored, absent classes left out
     protocol: Literal["sfc", "advent", "both"] = "both"
     key_frame_intervals: tuple[int, ...] = ()  # also evaluate with a key frame every so many frames, like 1 2 5 10
@@ -112,7 +115,10 @@ def _json(figures: Figures) -> str:
 def _dataset(options: Options, run: Run) -> DataConfig:
     """The run's own validation data, or others with its classes, in pairs as in the paper's evaluation."""
     trained = run.recipe.source.label_space
+    classes: Literal["viper", "synthia"] = "synthia" if trained == LABEL_SPACES["synthia"] else "viper"
     data: DataConfig
+    if options.dataset != "videos" and (options.labels or options.label_map):
+        raise ValueError(f"--dataset {options.dataset} brings its labels: leave out --labels and --label-map")
     match options.dataset, options.root:
         case "validation", None:
             return run.recipe.validation.data
@@ -121,10 +127,14 @@ def _dataset(options: Options, run: Run) -> DataConfig:
         case "viper", Path() as root:
             data = Viper(root=root, split="val", previous_labels=False)
         case "cityscapes", Path() as root:
-            classes: Literal["viper", "synthia"] = "synthia" if trained == LABEL_SPACES["synthia"] else "viper"
             data = CityscapesSeq(root=root, split="val", num_frames=2, classes=classes)
         case "synthia", Path() as root:
             data = SynthiaSeq(root=root, previous_labels=False)
+        case "videos", Path() as root:
+            if not (options.labels and options.label_map):
+                raise ValueError("videos are evaluated where they have labels: give --labels DIR and --label-map FILE")
+            size = run.recipe.validation.data.size
+            data = VideoFolder(root, size, 2, labels=options.labels, label_map=options.label_map, classes=classes)
         case dataset, None:
             raise ValueError(f"--dataset {dataset} lies in a folder: give --root DIR")
         case dataset, _:

@@ -247,6 +247,57 @@ def test_a_run_of_the_other_benchmark_is_evaluated_on_its_classes(
     assert figures["evaluated"] == [name for name in SYNTHIA_TO_CITYSCAPES.names if name != "fence"]
 
 
+@pytest.fixture
+def own_videos(tmp_path: Path) -> tuple[object, ...]:
+    """Options that name a video of three frames, of which one has labels: road above, car below."""
+    frames, labels = tmp_path / "videos" / "ride", tmp_path / "labels" / "ride"
+    frames.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (80, 70), (40 * number, 90, 120)).save(frames / f"frame_{number}.png")
+    ids = np.zeros((70, 80), np.uint8)
+    ids[35:] = 7
+    Image.fromarray(ids).save(labels / "frame_1.png")
+    (tmp_path / "map.json").write_text('{"0": "road", "7": "car"}')
+    root = ("--dataset", "videos", "--root", tmp_path / "videos")
+    return (*root, "--labels", tmp_path / "labels", "--label-map", tmp_path / "map.json")
+
+
+def test_videos_of_ones_own_are_evaluated_where_they_have_labels(
+    own_videos: tuple[object, ...],
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe)
+    call(monkeypatch, run.folder, *own_videos, "--json")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["num_clips"] == 1
+    counts = np.array(figures["protocols"]["sfc"]["confusion"])
+    names = figures["classes"]
+    height, width = run.recipe.validation.data.size
+    rows = {name: int(counts[index].sum()) for index, name in enumerate(names) if counts[index].any()}
+    assert rows == {"road": height * width // 2, "car": height * width // 2}
+
+
+def test_labels_are_for_videos_alone_and_both_options_go_together(
+    own_videos: tuple[object, ...],
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = untrained(tmp_path / "run", tiny_recipe).folder
+
+    def refused(*arguments: object) -> str:
+        return refusal(monkeypatch, capsys, tmp_path, *arguments)
+
+    assert "give --labels DIR and --label-map FILE" in refused(run, *own_videos[:-2])
+    assert "--dataset world brings its labels" in refused(run, "--dataset", "world", *own_videos[4:])
+    assert "--dataset videos lies in a folder" in refused(run, "--dataset", "videos", *own_videos[4:])
+
+
 def test_mistakes_are_one_sentence_and_status_2(
     layouts: Path,
     tiny_recipe: Recipe,
