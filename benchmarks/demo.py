@@ -123,7 +123,7 @@ def _run(options: Options) -> dict[str, Any]:
             "source": flow_error(flow_net.to(cpu), SOURCE_VALIDATION_FLOW, cpu)["epe"],
             "target": flow_error(flow_net, TARGET_VALIDATION_FLOW, cpu)["epe"],
         },
-        "export": manifest.verification,
+        "export": manifest.verification["variants"][0],
         "serving": {
             **dataclasses.asdict(streamed.summary),
             "label_agreement_with_torch": streamed.label_agreement_with_torch,

@@ -6,9 +6,7 @@ Frames go in as uint8 RGB, labels come out as uint8: no constant of the model ex
 
 import logging
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 import torch
@@ -22,7 +20,6 @@ from training.models.video_segmenter import KeyState, VideoSegmenter
 # From opset 20 on torch writes GridSample mode "linear", which TensorRT's parser takes for NEAREST without a word
 # (NVIDIA/TensorRT#4646).
 OPSET = 19
-SIZE_MULTIPLE = 8  # of the frame's sides: what a `VideoSegmenter` takes
 
 
 @dataclass(frozen=True)
@@ -83,40 +80,29 @@ def state_shapes(segmenter: VideoSegmenter, height: int, width: int) -> tuple[St
     )
 
 
-def write_key_graph(
-    segmenter: VideoSegmenter, height: int, width: int, path: Path, metadata: Mapping[str, str]
-) -> None:
-    """Writes `KeyGraph` for one frame size and any batch size."""
+def key_graph(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
+    """`KeyGraph` for one frame size and any batch size."""
     frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    batch = Dim("batch", min=1)
-    _write(KeyGraph(segmenter), (frame,), ({0: batch},), ["frame"], list(segmenter.state_names), path, metadata)
+    return _export(KeyGraph(segmenter), (frame,), ({0: _batch()},), ["frame"], list(segmenter.state_names))
 
 
-def write_step_graph(
-    segmenter: VideoSegmenter, height: int, width: int, path: Path, metadata: Mapping[str, str]
-) -> None:
-    """Writes `StepGraph` for one frame size and any batch size."""
+def step_graph(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
+    """`StepGraph` for one frame size and any batch size."""
     frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     with torch.no_grad():
         state = segmenter.encode_key(_network_frame(frame))
-    batch = Dim("batch", min=1)
+    batch = _batch()
     inputs: tuple[object, ...] = (frame, frame.clone(), state)
     shapes: tuple[object, ...] = ({0: batch}, {0: batch}, tuple({0: batch} for _ in state))
     if not state:  # the exporter takes no empty tuple
         inputs, shapes = inputs[:2], shapes[:2]
     names = ["frame", "previous_frame", *segmenter.state_names]
     results = [*RESULTS, *(NEXT + name for name in segmenter.state_names)]
-    _write(StepGraph(segmenter), inputs, shapes, names, results, path, metadata)
+    return _export(StepGraph(segmenter), inputs, shapes, names, results)
 
 
-def graph_inputs(path: Path) -> tuple[str, ...]:
-    """The inputs a written graph takes."""
-    return tuple(value.name for value in onnx.load(path, load_external_data=False).graph.input)
-
-
-def graph_outputs(path: Path) -> tuple[str, ...]:
-    """The outputs a written graph gives."""
-    return tuple(value.name for value in onnx.load(path, load_external_data=False).graph.output)
+def _batch() -> Dim:
+    return Dim("batch", min=1)
 
 
 def _network_frame(frame: Tensor) -> Tensor:
@@ -124,15 +110,13 @@ def _network_frame(frame: Tensor) -> Tensor:
     return frame.permute(0, 3, 1, 2).float() / 255
 
 
-def _write(
+def _export(
     graph: nn.Module,
     inputs: tuple[object, ...],
     dynamic_shapes: tuple[object, ...],
     input_names: list[str],
     output_names: list[str],
-    path: Path,
-    metadata: Mapping[str, str],
-) -> None:
+) -> onnx.ModelProto:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
         for chatty in ("torch.onnx", "onnx_ir", "onnxscript"):
@@ -159,11 +143,9 @@ def _write(
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
-    for key, text in metadata.items():
-        model.metadata_props.add(key=key, value=text)
     _check_grid_sample(model)
     onnx.checker.check_model(model)
-    onnx.save_model(model, path)
+    return model
 
 
 def _check_grid_sample(model: onnx.ModelProto) -> None:

@@ -1,7 +1,8 @@
-"""Writes a trained run as a bundle: python export/to_onnx.py RUN --out BUNDLE [--size 512x1024].
+"""Writes a trained run as a bundle: python export/to_onnx.py RUN --out BUNDLE [--precision fp32,int8].
 
-The bundle holds the `key` and `step` graphs for each frame size. It is checked through the served path, and one that
-fails is not left on disk.
+For each precision and frame size the bundle holds the `key` and `step` graphs in the form that CPUs and GPUs are
+fastest with. Each is checked through the served path against the network it was made from; one that fails is dropped,
+and a bundle without any is not left on disk.
 """
 
 import json
@@ -11,32 +12,30 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import tyro
 from pydantic import JsonValue
+from rich.console import Console
+from rich.table import Table
 
-from export.graphs import (
-    OPSET,
-    SIZE_MULTIPLE,
-    graph_inputs,
-    graph_outputs,
-    state_shapes,
-    write_key_graph,
-    write_step_graph,
-)
-from export.verify import VerificationError, verify
+from export.calibration import DomainFrames
+from export.graphs import OPSET
+from export.variants import VariantWriter
+from export.verify import Figures, VerificationError, Verifier
 from serving.bundle import (
     NAME_PATTERN,
+    PRECISIONS,
+    Bundle,
     BundleError,
     ClassInfo,
-    GraphFile,
     Manifest,
-    StateTensor,
+    Precision,
     Variant,
-    file_sha256,
+    parse_size,
     write_manifest,
 )
 from training.command_line import logging_to_stderr, user_errors_exit_with_2
@@ -53,20 +52,33 @@ class Options:
 
     run: tyro.conf.Positional[Path]  # run directory written by training.train
     out: Path  # bundle folder to write; must not exist
+    # comma-separated: fp32, fp16 (for GPUs), int8 (calibrated on frames of the target domain)
+    precision: Annotated[str, tyro.conf.arg(metavar="PRECISION[,PRECISION...]")] = "fp32"
     # frame size in pixels, multiples of 8; may be given several times; default is the size validated on
     size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="HEIGHTxWIDTH")] = ()
+    # videos or numbered images of the domain to calibrate int8 on; default is the target the run was trained with
+    calibration: Path | None = None
     name: str = "flowseg"  # what clients ask for
     version: str = "1"  # of the model under this name
     json: bool = False  # print the figures of the verification as JSON on stdout
 
 
-def export_bundle(run: Run, folder: Path, sizes: tuple[Size, ...], name: str, version: str) -> Manifest:
+def export_bundle(
+    run: Run,
+    folder: Path,
+    sizes: Sequence[Size],
+    name: str,
+    version: str,
+    precisions: Sequence[Precision] = ("fp32",),
+    calibration: Path | None = None,
+) -> Manifest:
     """Writes, verifies and then reveals a bundle.
 
     Raises:
         BundleError: if `folder` exists or cannot be written, or `name` or `version` is none a bundle can have.
         RunError: if the run is not finished or trained no segmenter.
-        VerificationError: if the graphs do not answer like the run's network; nothing is left on disk then.
+        ValueError: if int8 is asked for and there are no frames to calibrate on.
+        VerificationError: if no graphs answer like the run's network; nothing is left on disk then.
     """
     if folder.exists():
         raise BundleError(f"{folder} exists: choose another --out or remove it")
@@ -81,65 +93,101 @@ def export_bundle(run: Run, folder: Path, sizes: tuple[Size, ...], name: str, ve
     segmenter = run.networks().get("segmenter")
     if not isinstance(segmenter, VideoSegmenter):
         raise RunError(f"{run.folder} trained no segmenter: export a run whose recipe does")
+    domain = DomainFrames(run.recipe, calibration) if "int8" in precisions else None
+    if domain is not None:
+        domain.check(sizes)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
     except OSError as error:
         raise BundleError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
     try:
-        manifest = _write(run, segmenter, aside, sizes, name, version)
-        verification = verify(segmenter, aside, sizes)
-        manifest = manifest.model_copy(update={"verification": verification})
-        write_manifest(aside, manifest)
+        writing = _Writing(run, segmenter, aside, domain, name, version)
+        for size in sizes:
+            writing.write(size, precisions)
+        manifest = writing.finish()
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
 
 
-def _write(
-    run: Run, segmenter: VideoSegmenter, folder: Path, sizes: tuple[Size, ...], name: str, version: str
-) -> Manifest:
-    label_space = run.recipe.source.label_space
-    manifest = Manifest(
-        format="flowseg-bundle",
-        format_version=1,
-        name=name,
-        version=version,
-        classes=tuple(ClassInfo(name=entry.name, color=entry.color) for entry in label_space.classes),
-        variants=tuple(_write_variant(segmenter, folder, size, name) for size in sizes),
-        provenance=_provenance(run),
-        verification={},
-    )
-    write_manifest(folder, manifest)
-    return manifest
+class _Writing:
+    """A bundle while it is written: the variants that were verified, and those that were dropped."""
 
+    def __init__(
+        self, run: Run, segmenter: VideoSegmenter, folder: Path, domain: DomainFrames | None, name: str, version: str
+    ) -> None:
+        self._run, self._segmenter, self._folder, self._domain = run, segmenter, folder, domain
+        self._name, self._version = name, version
+        self._variants: list[Variant] = []
+        self._verified: list[Figures] = []
+        self._dropped: list[VerificationError] = []
 
-def _write_variant(segmenter: VideoSegmenter, folder: Path, size: Size, name: str) -> Variant:
-    height, width = size
-    started = time.monotonic()
-    folded = segmenter.folded()
-    metadata = {"flowseg.name": name}
-    if folded is not segmenter:
-        metadata["flowseg.state_semantics"] = "merge_folded"
-    key_path = folder / f"key.fp32.{height}x{width}.onnx"
-    step_path = folder / f"step.fp32.{height}x{width}.onnx"
-    write_key_graph(folded, height, width, key_path, {**metadata, "flowseg.graph": "key"})
-    write_step_graph(folded, height, width, step_path, {**metadata, "flowseg.graph": "step"})
-    logger.info("wrote the graphs for %dx%d in %.0f s", height, width, time.monotonic() - started)
-    state = state_shapes(folded, height, width)
-    return Variant(
-        precision="fp32",
-        height=height,
-        width=width,
-        state=tuple(StateTensor(name=tensor.name, shape=tensor.shape) for tensor in state),
-        key=_graph_file(key_path),
-        step=_graph_file(step_path),
-    )
+    def write(self, size: Size, precisions: Sequence[Precision]) -> None:
+        """Writes and verifies all variants of one frame size."""
+        folded = self._segmenter.folded()
+        metadata = {"flowseg.name": self._name}
+        if folded is not self._segmenter:
+            metadata["flowseg.state_semantics"] = "merge_folded"
+        labelled, pairs = ((), ()) if self._domain is None else (self._domain.labelled(size), self._domain.pairs(size))
+        writer = VariantWriter(folded, *size, self._folder, metadata, pairs)
+        verifier = Verifier(self._segmenter, size, self._run.recipe.source.label_space, labelled)
+        for precision in precisions:
+            started = time.monotonic()
+            variants = list(writer.write(precision))
+            logger.info("wrote the %s graphs for %dx%d in %.0f s", precision, *size, time.monotonic() - started)
+            for variant in variants:
+                self._verify(verifier, variant)
 
+    def _verify(self, verifier: Verifier, variant: Variant) -> None:
+        about: Figures = {
+            "precision": variant.precision,
+            "height": variant.height,
+            "width": variant.width,
+            "runtimes": list(variant.runtimes),
+        }
+        try:
+            figures = verifier.verify(Bundle(folder=self._folder, manifest=self._manifest((variant,))), variant)
+        except VerificationError as error:
+            error.figures = {**about, **error.figures}
+            self._dropped.append(error)
+            if variant.precision == "fp32":
+                raise VerificationError(f"{error}; no bundle was written, please report this", error.figures) from error
+            logger.warning("dropped: %s", error)
+        else:
+            self._variants.append(variant)
+            self._verified.append({**about, **figures})
 
-def _graph_file(path: Path) -> GraphFile:
-    return GraphFile(file=path.name, sha256=file_sha256(path), inputs=graph_inputs(path), outputs=graph_outputs(path))
+    def finish(self) -> Manifest:
+        """Writes the manifest, and removes the graphs that are in no variant.
+
+        Raises:
+            VerificationError: if there are no others.
+        """
+        if not self._variants:
+            raise VerificationError(f"{self._dropped[0]}; no bundle was written", self._dropped[0].figures)
+        manifest = self._manifest(tuple(self._variants))
+        kept = {graph.file for variant in self._variants for graph in (variant.key, variant.step)}
+        for path in self._folder.glob("*.onnx"):
+            if path.name not in kept:
+                path.unlink()
+        write_manifest(self._folder, manifest)
+        return manifest
+
+    def _manifest(self, variants: tuple[Variant, ...]) -> Manifest:
+        label_space = self._run.recipe.source.label_space
+        dropped: list[Figures] = [{**error.figures, "reason": str(error)} for error in self._dropped]
+        return Manifest(
+            format="flowseg-bundle",
+            format_version=2,
+            name=self._name,
+            version=self._version,
+            classes=tuple(ClassInfo(name=entry.name, color=entry.color) for entry in label_space.classes),
+            variants=variants,
+            provenance=_provenance(self._run),
+            verification={"variants": [*self._verified], "dropped": dropped},
+        )
 
 
 def _provenance(run: Run) -> dict[str, JsonValue]:
@@ -155,20 +203,17 @@ def _provenance(run: Run) -> dict[str, JsonValue]:
     }
 
 
-def parse_size(text: str) -> Size:
-    """HEIGHTxWIDTH in pixels.
+def parse_precisions(text: str) -> tuple[Precision, ...]:
+    """Precisions of a comma-separated list, each once.
 
     Raises:
-        ValueError: unless both are positive multiples of 8, naming the next size that is.
+        ValueError: if there is one that does not exist.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise ValueError(f"size {text!r} does not read HEIGHTxWIDTH, like 512x1024")
-    height, width = int(match[1]), int(match[2])
-    valid = [max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (height, width)]
-    if [height, width] != valid:
-        raise ValueError(f"size {text} is no multiple of {SIZE_MULTIPLE}: use --size {valid[0]}x{valid[1]}")
-    return height, width
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in PRECISIONS:
+            raise ValueError(f"there is no precision {name!r}: choose from {', '.join(PRECISIONS)}")
+    return cast("tuple[Precision, ...]", names)
 
 
 def main() -> None:
@@ -179,10 +224,35 @@ def main() -> None:
         run = read_run(options.run)
         height, width = run.recipe.validation.data.size
         sizes = tuple(dict.fromkeys(parse_size(text) for text in options.size or (f"{height}x{width}",)))
-        manifest = export_bundle(run, options.out, sizes, options.name, options.version)
-        logger.info("verified and wrote %s: %s", options.out, json.dumps(manifest.verification))
+        precisions = parse_precisions(options.precision)
+        manifest = export_bundle(
+            run, options.out, sizes, options.name, options.version, precisions, options.calibration
+        )
+        logger.info("verified and wrote %s", options.out)
         if options.json:
             sys.stdout.write(json.dumps(manifest.verification) + "\n")
+        else:
+            Console().print(verification_table(manifest, options.out))
+
+
+def verification_table(manifest: Manifest, folder: Path) -> Table:
+    """What each variant weighs, and how far it is from the network."""
+    table = Table(title=f"{folder}: {manifest.name}@{manifest.version}")
+    for title in ("graphs", "for", "MB", "labels equal (%)", "state differs", "mIoU (%)", "network's"):
+        table.add_column(title, justify="left" if title in ("graphs", "for") else "right")
+    figures = cast("list[dict[str, float]]", manifest.verification["variants"])
+    for variant, of_variant in zip(manifest.variants, figures, strict=True):
+        files = {folder / graph.file for graph in (variant.key, variant.step)}
+        mious = (f"{of_variant[key]:.1f}" if key in of_variant else "" for key in ("miou", "miou_of_network"))
+        table.add_row(
+            f"{variant.precision} {variant.height}x{variant.width}",
+            ", ".join(variant.runtimes),
+            f"{sum(path.stat().st_size for path in files) / 1e6:.1f}",
+            f"{100 * of_variant['label_agreement']:.3f}",
+            f"{of_variant['max_state_difference']:.0e}",
+            *mious,
+        )
+    return table
 
 
 if __name__ == "__main__":

@@ -11,21 +11,29 @@ The manifest wires the graphs, so whoever runs them need not know the model. Its
 - `step` outputs `labels` (uint8, (B, H, W)), `confidence` (uint8, (B, H/4, W/4), 255 is certain), the signals
   `mean_confidence` and `disagreement` (float32, (B,), 0..1), and `next_NAME` for each state tensor it advances. A state
   tensor without one keeps the value of the last key refresh.
+
+A variant is what one kind of runtime runs at one precision and frame size: a CPU and a GPU are fast with different
+graphs, and 8-bit integers are written in different ways for different runtimes. Variants may share a key graph.
 """
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FRAME_INPUTS = frozenset({"frame", "previous_frame", "key_frame"})
 RESULTS = ("labels", "confidence", "mean_confidence", "disagreement")
 NEXT = "next_"
+RuntimeName = Literal["onnxruntime-cpu", "onnxruntime-cuda", "openvino", "tensorrt"]
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # the highest first
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of models and versions
+SIZE_MULTIPLE = 8  # of the frames' sides, in pixels
 MAX_CLASSES = 255  # labels are uint8, and 255 stays free for "no class"
 
 
@@ -61,11 +69,12 @@ class StateTensor(_Part):
 
 
 class Variant(_Part):
-    """The two graphs at one precision and one frame size."""
+    """The two graphs at one precision and one frame size, as some runtimes take them."""
 
-    precision: Literal["fp32", "fp16", "int8"]
-    height: int = Field(gt=0, multiple_of=8)  # of the frames, in pixels
-    width: int = Field(gt=0, multiple_of=8)
+    precision: Precision
+    runtimes: tuple[RuntimeName, ...] = Field(min_length=1)  # that these graphs were written for
+    height: int = Field(gt=0, multiple_of=SIZE_MULTIPLE)  # of the frames, in pixels
+    width: int = Field(gt=0, multiple_of=SIZE_MULTIPLE)
     state: tuple[StateTensor, ...]
     key: GraphFile
     step: GraphFile
@@ -90,13 +99,14 @@ class Manifest(_Part):
     """All a server needs to know about a bundle."""
 
     format: Literal["flowseg-bundle"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     name: str = Field(pattern=NAME_PATTERN)  # what clients ask for
     version: str = Field(pattern=NAME_PATTERN)
     classes: tuple[ClassInfo, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     variants: tuple[Variant, ...] = Field(min_length=1)
     provenance: dict[str, JsonValue]  # recipe, commit, metrics, versions: for people
-    verification: dict[str, JsonValue]  # how far the graphs were from torch when they were written
+    # how far the graphs were from torch when they were written: of "variants", in their order, and of "dropped" ones
+    verification: dict[str, list[dict[str, JsonValue]]]
 
 
 class Bundle(_Part):
@@ -150,6 +160,22 @@ def read_bundle(folder: Path) -> Bundle:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest into a folder that already holds the graphs it names."""
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels of HEIGHTxWIDTH.
+
+    Raises:
+        ValueError: unless both are positive multiples of 8, naming the next size that is.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise ValueError(f"size {text!r} does not read HEIGHTxWIDTH, like 512x1024")
+    height, width = int(match[1]), int(match[2])
+    valid = [max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (height, width)]
+    if [height, width] != valid:
+        raise ValueError(f"size {text} is no multiple of {SIZE_MULTIPLE}: use --size {valid[0]}x{valid[1]}")
+    return height, width
 
 
 def file_sha256(path: Path) -> str:

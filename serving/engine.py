@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from serving.bundle import NEXT, Bundle, Variant, read_bundle
+from serving.bundle import NEXT, Bundle, Precision, Variant, read_bundle
 from serving.errors import FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun, ModelGraphs, pick_variant
 from serving.key_frames import FixedInterval, KeyFramePolicy
@@ -263,7 +263,7 @@ class Engine:
 def open_engine(
     folder: Path,
     *,
-    precision: str = "fp32",
+    precision: Precision | Literal["auto"] = "auto",
     size: tuple[int, int] | None = None,
     device: str = "cpu",
     threads: int = 0,
@@ -275,7 +275,7 @@ def open_engine(
 
     Args:
         folder: of the bundle.
-        precision: of the variant.
+        precision: of the variant; "auto" is the highest there is for the device.
         size: (height, width) of the variant's frames; may be left out if the bundle has one size.
         device: "cpu" or "cuda:N".
         threads: of one run on the CPU; 0 takes every core.
@@ -289,7 +289,7 @@ def open_engine(
     """
     runtime = OnnxRuntime(device, threads=threads)
     bundle = read_bundle(folder)
-    variant = pick_variant(bundle, precision, size)
+    variant = pick_variant(bundle, runtime.name, precision, size)
     engine = Engine(bundle, variant, runtime, max_streams=max_streams, max_batch=max_batch, observe=observe)
     try:
         engine.warm_up()

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from serving.bundle import NEXT, Bundle, BundleError, GraphFile, Variant
+from serving.bundle import NEXT, PRECISIONS, Bundle, BundleError, GraphFile, Precision, RuntimeName, Variant
 from serving.runtimes.runtime import Graph, Runtime, Value
 
 Answer = dict[str, Value] | Exception  # the outputs for one request, or why there are none
@@ -97,20 +97,33 @@ class ModelGraphs:
         return answers
 
 
-def pick_variant(bundle: Bundle, precision: str, size: tuple[int, int] | None) -> Variant:
-    """The variant of a precision and, if there are several, of a size (height, width).
+def pick_variant(
+    bundle: Bundle, runtime: RuntimeName, precision: Precision | Literal["auto"], size: tuple[int, int] | None
+) -> Variant:
+    """The variant that a runtime takes, of a precision and, if there are several, of a size (height, width).
+
+    With "auto" the precision is the highest there is for the runtime.
 
     Raises:
-        BundleError: if there is none, or there are several to choose from.
+        BundleError: if there is none, or there are several sizes to choose from.
     """
-    variants = [variant for variant in bundle.manifest.variants if variant.precision == precision]
-    if size is not None:
-        variants = [variant for variant in variants if (variant.height, variant.width) == size]
+    suited = [variant for variant in bundle.manifest.variants if runtime in variant.runtimes]
+    if precision == "auto":
+        there = {variant.precision for variant in suited}
+        precision = next((each for each in PRECISIONS if each in there), PRECISIONS[0])
+    variants = [
+        variant
+        for variant in suited
+        if variant.precision == precision and size in (None, (variant.height, variant.width))
+    ]
     if len(variants) == 1:
         return variants[0]
-    there = ", ".join(f"{variant.precision} {variant.width}x{variant.height}" for variant in bundle.manifest.variants)
-    wanted = precision if size is None else f"{precision} {size[1]}x{size[0]}"
-    raise BundleError(f"{bundle.folder} has {there}: '{wanted}' picks {len(variants)} of them, choose one")
+    for_runtime = ", ".join(f"{variant.precision} {variant.height}x{variant.width}" for variant in suited) or "none"
+    wanted = precision if size is None else f"{precision} {size[0]}x{size[1]}"
+    raise BundleError(
+        f"{bundle.folder} has these graphs for {runtime}: {for_runtime}; '{wanted}' picks {len(variants)} of them,"
+        " choose one by --precision and --size"
+    )
 
 
 def _run_one(graph: Graph, request: Mapping[str, Value]) -> Answer:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from serving.bundle import Precision, parse_size
 from serving.messages import MAX_INTERVAL, Limits
 
 
@@ -19,9 +20,9 @@ class ServerOptions:
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for all
     port: int = 50051  # for gRPC; 0 takes a free one
     http_port: int = 8080  # for /healthz, /readyz, /metrics and /v1/models; 0 takes a free one
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"  # of the graphs to run
-    # width and height of the graphs to run, in pixels; needed for a bundle of several sizes
-    size: tuple[int, int] | None = None
+    precision: Precision | Literal["auto"] = "auto"  # of the graphs to run; "auto" is the highest there is
+    # HEIGHTxWIDTH of the graphs to run, in pixels, like 512x1024; needed for a bundle of several sizes
+    size: str | None = None
     device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N
     threads: int = 0  # of one graph on the CPU; 0 takes every core
     codec_threads: int = 2  # that decode frames and encode results
@@ -53,8 +54,17 @@ class ServerOptions:
         for name in ("port", "http_port"):
             if not 0 <= getattr(self, name) < 65536:
                 raise ValueError(f"--{name.replace('_', '-')} must be within 0..65535, not {getattr(self, name)}")
+        self.height_and_width()
         if self.threads < 0 or self.grace_s < 0:
             raise ValueError("--threads and --grace-s must not be negative")
+
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Of `size`, if it is given.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        return None if self.size is None else parse_size(self.size)
 
     def limits(self) -> Limits:
         """What clients must keep to."""

@@ -41,14 +41,13 @@ def read_models(options: ServerOptions) -> Models:
         ValueError: if there is no such device.
     """
     runtime = OnnxRuntime(options.device, threads=options.threads)
-    size = None if options.size is None else (options.size[1], options.size[0])
     models = []
     for folder in options.bundles:
         bundle = read_bundle(folder)
         models.append(
             ServedModel(
                 bundle,
-                pick_variant(bundle, options.precision, size),
+                pick_variant(bundle, runtime.name, options.precision, options.height_and_width()),
                 runtime,
                 max_streams=options.max_streams,
                 max_batch=options.max_batch,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import onnxruntime
 
-from serving.bundle import BundleError
+from serving.bundle import BundleError, RuntimeName
 from serving.runtimes.runtime import Array, Graph, Value, stack, unstack
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,11 @@ class OnnxRuntime:
         self._kind = kind
         self._number = int(number or 0)
         self._threads = threads
+
+    @property
+    def name(self) -> RuntimeName:
+        """What a bundle's variants call it."""
+        return "onnxruntime-cpu" if self._kind == "cpu" else "onnxruntime-cuda"
 
     @property
     def description(self) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.bundle import RuntimeName
+
 Value = object  # a tensor where the runtime keeps it
 Array = NDArray[Any]  # uint8 frames and maps, float32 state: the manifest says which
 
@@ -47,6 +49,11 @@ class Graph(Protocol):
 
 class Runtime(Protocol):
     """Runs graphs on one device."""
+
+    @property
+    def name(self) -> RuntimeName:
+        """What a bundle's variants call it."""
+        ...
 
     @property
     def description(self) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
-from export.graphs import write_key_graph, write_step_graph
+from export.graphs import key_graph, step_graph
 from export.to_onnx import main
 from serving.bundle import Bundle, read_bundle
 from training.data.world.dataset import World, WorldFlow
@@ -60,8 +61,8 @@ def make_graphs(tmp_path_factory: pytest.TempPathFactory) -> MakeGraphs:
     def make(segmenter: VideoSegmenter, size: tuple[int, int]) -> Graphs:
         folder = tmp_path_factory.mktemp("graphs")
         made = Graphs(segmenter, folder / "key.onnx", folder / "step.onnx")
-        write_key_graph(segmenter.folded(), *size, made.key, {"graph": "key"})
-        write_step_graph(segmenter.folded(), *size, made.step, {"graph": "step"})
+        onnx.save_model(key_graph(segmenter.folded(), *size), made.key)
+        onnx.save_model(step_graph(segmenter.folded(), *size), made.step)
         return made
 
     return make

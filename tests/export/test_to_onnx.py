@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import os
@@ -11,8 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from export.graphs import graph_inputs, graph_outputs, write_key_graph, write_step_graph
-from export.to_onnx import export_bundle, main, parse_size
+from export.graphs import key_graph, step_graph
+from export.to_onnx import export_bundle, main
+from export.variants import CPU, GPU
 from export.verify import VerificationError
 from serving.bundle import RESULTS, Bundle, file_sha256, read_bundle
 from serving.engine import open_engine
@@ -60,12 +62,16 @@ def test_the_manifest_names_the_classes_and_their_colours(exported: Exported) ->
 
 def test_each_size_is_a_variant_once_and_lies_in_files_of_its_own(exported: Exported) -> None:
     variants = exported.bundle.manifest.variants
-    assert [(variant.precision, variant.height, variant.width) for variant in variants] == [
-        ("fp32", 64, 64), ("fp32", 64, 128),
-    ]  # fmt: skip
+    assert [(variant.precision, variant.height, variant.width, variant.runtimes) for variant in variants] == [
+        ("fp32", 64, width, runtimes) for width in (64, 128) for runtimes in (CPU, GPU)
+    ]
     assert {path.name for path in exported.bundle.folder.iterdir()} == {
         "manifest.json",
-        *(f"{graph}.fp32.{size}.onnx" for graph in ("key", "step") for size in ("64x64", "64x128")),
+        *(
+            f"{graph}.64x{width}.onnx"
+            for graph in ("key.fp32", "step.fp32.cpu", "step.fp32.gpu")
+            for width in (64, 128)
+        ),
     }
 
 
@@ -84,7 +90,9 @@ def test_the_manifest_wires_the_graphs(exported: Exported) -> None:
         for graph in (variant.key, variant.step):
             path = exported.bundle.path(graph)
             assert graph.sha256 == file_sha256(path)
-            assert (graph_inputs(path), graph_outputs(path)) == (graph.inputs, graph.outputs)
+            model = onnx.load(path).graph
+            assert tuple(value.name for value in model.input) == graph.inputs
+            assert tuple(value.name for value in model.output) == graph.outputs
 
 
 def test_the_files_say_what_they_are(exported: Exported) -> None:
@@ -109,7 +117,11 @@ def test_the_manifest_tells_where_the_bundle_comes_from_and_how_it_was_verified(
     assert isinstance(provenance["exported"]["versions"], Mapping)
     assert {"python", "torch", "onnx"} <= set(provenance["exported"]["versions"])
     verification = exported.bundle.manifest.verification
-    assert set(verification) == {"label_agreement", "max_state_difference", "frames"}
+    assert not verification["dropped"]
+    for variant, figures in zip(exported.bundle.manifest.variants, verification["variants"], strict=True):
+        assert figures["runtimes"] == list(variant.runtimes)
+        assert (figures["precision"], figures["height"], figures["width"]) == ("fp32", variant.height, variant.width)
+        assert figures["frames"] == 8
     assert str(exported.run.folder.parent) not in (exported.bundle.folder / "manifest.json").read_text(encoding="utf-8")
 
 
@@ -131,7 +143,7 @@ def test_users_call_it_as_a_script_from_the_repository(per_frame_run: Run, tmp_p
     assert finished.returncode == 0, finished.stderr
     manifest = read_bundle(out).manifest
     assert json.loads(finished.stdout) == manifest.verification
-    assert [(variant.height, variant.width) for variant in manifest.variants] == [(64, 64)]  # what was validated on
+    assert {(variant.height, variant.width) for variant in manifest.variants} == {(64, 64)}  # what was validated on
     assert "Warning" not in finished.stderr
     assert [path.name for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
 
@@ -156,6 +168,9 @@ def test_help_names_every_option_with_its_unit(
         (["--size", "large"], "size 'large' does not read HEIGHTxWIDTH, like 512x1024"),
         (["--size", "-64x64"], "does not read HEIGHTxWIDTH"),
         (["--size", "64x64x3"], "does not read HEIGHTxWIDTH"),
+        (["--precision", "fp32,int4"], "there is no precision 'int4': choose from fp32, fp16, int8"),
+        (["--precision", "int8", "--calibration", "{}/full"], "int8 has no frames to be calibrated on"),
+        (["--precision", "int8", "--calibration", "{}/nowhere"], "choose another --calibration"),
         (["--name", "two words"], "--name 'two words' does not work"),
         (["--version", ""], "--version '' does not work"),
         (["--out", "{}/full"], "full exists: choose another --out"),
@@ -252,30 +267,24 @@ def test_a_network_that_is_no_numbers_is_not_exported(
 def test_a_bundle_that_fails_its_verification_is_not_left_on_disk(
     own_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def write_another(segmenter: VideoSegmenter, height: int, width: int, path: Path, about: Mapping[str, str]) -> None:
-        for parameter in segmenter.parameters():
+    def of_another(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
+        other = copy.deepcopy(segmenter)
+        for parameter in other.parameters():
             parameter.data.neg_()
-        write_step_graph(segmenter, height, width, path, about)
-        for parameter in segmenter.parameters():
-            parameter.data.neg_()
+        return step_graph(other, height, width)
 
-    monkeypatch.setattr("export.to_onnx.write_step_graph", write_another)
+    monkeypatch.setattr("export.variants.step_graph", of_another)
     with pytest.raises(VerificationError, match="no bundle was written"):
         export_bundle(own_run, tmp_path / "bundle", ((64, 64),), "street", "1")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
 def test_an_interrupted_export_leaves_nothing(own_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def interrupted(segmenter: VideoSegmenter, height: int, width: int, path: Path, about: Mapping[str, str]) -> None:
-        write_key_graph(segmenter, height, width, path, about)
+    def interrupted(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
+        key_graph(segmenter, height, width)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("export.to_onnx.write_key_graph", interrupted)
+    monkeypatch.setattr("export.variants.step_graph", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(own_run, tmp_path / "bundle", ((64, 64),), "street", "1")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
-
-
-@pytest.mark.parametrize(("text", "size"), [("64x128", (64, 128)), ("512x1024", (512, 1024))])
-def test_sizes_are_read_as_height_and_width(text: str, size: tuple[int, int]) -> None:
-    assert parse_size(text) == size

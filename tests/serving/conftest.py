@@ -159,6 +159,7 @@ def write_toy_bundle(folder: Path, *, name: str = "toy", version: str = "1") -> 
     _save(folder / "step.onnx", step_nodes, step_inputs, step_outputs)
     variant = Variant(
         precision="fp32",
+        runtimes=("onnxruntime-cpu", "onnxruntime-cuda"),
         height=SIZE,
         width=SIZE,
         state=(StateTensor(name="total", shape=(1,)), StateTensor(name="anchor", shape=(1,))),
@@ -170,7 +171,7 @@ def write_toy_bundle(folder: Path, *, name: str = "toy", version: str = "1") -> 
         folder,
         Manifest(
             format="flowseg-bundle",
-            format_version=1,
+            format_version=2,
             name=name,
             version=version,
             classes=classes,

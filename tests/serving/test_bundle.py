@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.bundle import BundleError, read_bundle, write_manifest
+from serving.bundle import BundleError, parse_size, read_bundle, write_manifest
 
 Document = dict[str, Any]  # Any: JSON
 Edit = Callable[[Document], object]
@@ -98,11 +98,11 @@ def test_json_that_is_no_manifest_is_refused(folder: Path, content: str) -> None
     assert refusal(folder) == "BUNDLE/manifest.json is not the manifest of a flowseg bundle"
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_format_version_is_refused_before_anything_else_is_read(folder: Path, version: object) -> None:
     (folder / "manifest.json").write_text(json.dumps({"format": "flowseg-bundle", "format_version": version}))
     assert refusal(folder) == (
-        f"BUNDLE has bundle format {version!r}, this server reads 1: export the bundle again with this version"
+        f"BUNDLE has bundle format {version!r}, this server reads 2: export the bundle again with this version"
     )
 
 
@@ -200,3 +200,14 @@ def test_a_step_may_advance_none_of_the_state_and_need_not_take_every_input(fold
     edit_variant(folder, lambda variant: variant["step"]["inputs"].remove("previous_frame"))
     (variant,) = read_bundle(folder).manifest.variants
     assert variant.step.outputs == ("labels", "confidence", "mean_confidence", "disagreement")
+
+
+@pytest.mark.parametrize(("text", "size"), [("64x128", (64, 128)), ("512x1024", (512, 1024))])
+def test_sizes_are_read_as_height_and_width(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "64", "64x", "x64", "64x64x3", "-8x8", "64 x 64", "0x64", "60x64"])
+def test_sizes_that_no_graph_can_have_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"does not read HEIGHTxWIDTH|is no multiple of 8: use --size"):
+        parse_size(text)

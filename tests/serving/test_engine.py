@@ -418,7 +418,7 @@ def test_an_opened_engine_is_warm_and_answers(toy_folder: Path) -> None:
     [
         (lambda folder: open_engine(folder / "absent"), "there is no bundle at"),
         (lambda folder: open_engine(folder, precision="int8"), "'int8' picks 0 of them"),
-        (lambda folder: open_engine(folder, size=(64, 128)), "'fp32 128x64' picks 0 of them"),
+        (lambda folder: open_engine(folder, size=(64, 128)), "'fp32 64x128' picks 0 of them"),
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(

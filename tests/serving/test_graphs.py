@@ -1,13 +1,23 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.bundle import Bundle, BundleError, GraphFile, StateTensor, Variant, file_sha256
+from serving.bundle import (
+    Bundle,
+    BundleError,
+    GraphFile,
+    Precision,
+    RuntimeName,
+    StateTensor,
+    Variant,
+    file_sha256,
+)
 from serving.graphs import Answer, GraphRun, ModelGraphs, pick_variant
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from tests.serving.conftest import KEY_POISON, SIZE, STEP_POISON, toy_frame
@@ -103,6 +113,7 @@ def stateless(toy_folder: Path, toy_bundle: Bundle, variant: Variant, tmp_path: 
     onnx.save(step, folder / "step.onnx")
     wired = Variant(
         precision="fp32",
+        runtimes=("onnxruntime-cpu",),
         height=SIZE,
         width=SIZE,
         state=(),
@@ -205,20 +216,52 @@ def test_warming_up_finds_frames_of_another_size(
 # Picking
 
 
-def bundle_of(toy_bundle: Bundle, *kinds: tuple[str, int, int]) -> Bundle:
+def bundle_of(toy_bundle: Bundle, *kinds: tuple[str, int, int, tuple[str, ...]]) -> Bundle:
     (variant,) = toy_bundle.manifest.variants
     variants = tuple(
-        variant.model_copy(update={"precision": precision, "height": height, "width": width})
-        for precision, height, width in kinds
+        variant.model_copy(update={"precision": precision, "height": height, "width": width, "runtimes": runtimes})
+        for precision, height, width, runtimes in kinds
     )
     return toy_bundle.model_copy(update={"manifest": toy_bundle.manifest.model_copy(update={"variants": variants})})
 
 
-def test_a_variant_is_picked_by_precision_and_size(toy_bundle: Bundle) -> None:
-    bundle = bundle_of(toy_bundle, ("fp32", 64, 128), ("fp32", 128, 256), ("int8", 64, 128))
-    variants = bundle.manifest.variants
-    assert pick_variant(bundle, "int8", None) is variants[2]
-    assert pick_variant(bundle, "fp32", (128, 256)) is variants[1]
+CPU, GPU = ("onnxruntime-cpu", "openvino"), ("onnxruntime-cuda", "tensorrt")
+KINDS = (
+    ("fp32", 64, 128, CPU),
+    ("fp32", 128, 256, CPU),
+    ("fp32", 128, 256, GPU),
+    ("fp16", 64, 128, GPU),
+    ("int8", 64, 128, ("onnxruntime-cpu",)),
+    ("int8", 64, 128, ("openvino", "tensorrt")),
+)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "size", "picked"),
+    [
+        ("onnxruntime-cpu", "int8", None, 4),
+        ("openvino", "int8", None, 5),
+        ("onnxruntime-cpu", "fp32", (128, 256), 1),
+        ("tensorrt", "fp32", None, 2),
+        ("onnxruntime-cpu", "auto", (64, 128), 0),
+        ("onnxruntime-cuda", "auto", None, 2),
+    ],
+)
+def test_a_variant_is_picked_by_runtime_precision_and_size(
+    toy_bundle: Bundle,
+    runtime: RuntimeName,
+    precision: Precision | Literal["auto"],
+    size: tuple[int, int] | None,
+    picked: int,
+) -> None:
+    bundle = bundle_of(toy_bundle, *KINDS)
+    assert pick_variant(bundle, runtime, precision, size) is bundle.manifest.variants[picked]
+
+
+def test_the_highest_precision_that_a_runtime_has_is_the_automatic_one(toy_bundle: Bundle) -> None:
+    bundle = bundle_of(toy_bundle, *KINDS[3:])
+    assert pick_variant(bundle, "onnxruntime-cpu", "auto", None).precision == "int8"
+    assert pick_variant(bundle, "tensorrt", "auto", None).precision == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -226,15 +269,20 @@ def test_a_variant_is_picked_by_precision_and_size(toy_bundle: Bundle) -> None:
     [
         ("fp32", None, "'fp32' picks 2 of them"),
         ("fp16", None, "'fp16' picks 0 of them"),
-        ("int8", (128, 256), "'int8 256x128' picks 0 of them"),
+        ("int8", (128, 256), "'int8 128x256' picks 0 of them"),
     ],
 )
 def test_a_choice_that_leaves_no_variant_or_several_is_refused_with_those_there_are(
-    toy_bundle: Bundle, precision: str, size: tuple[int, int] | None, message: str
+    toy_bundle: Bundle, precision: Precision, size: tuple[int, int] | None, message: str
 ) -> None:
-    bundle = bundle_of(toy_bundle, ("fp32", 64, 128), ("fp32", 128, 256), ("int8", 64, 128))
     with pytest.raises(BundleError) as caught:
-        pick_variant(bundle, precision, size)
+        pick_variant(bundle_of(toy_bundle, *KINDS), "onnxruntime-cpu", precision, size)
     assert str(caught.value) == (
-        f"{toy_bundle.folder} has fp32 128x64, fp32 256x128, int8 128x64: {message}, choose one"
+        f"{toy_bundle.folder} has these graphs for onnxruntime-cpu: fp32 64x128, fp32 128x256, int8 64x128; {message},"
+        " choose one by --precision and --size"
     )
+
+
+def test_a_runtime_without_graphs_is_told(toy_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="these graphs for openvino: none; 'fp32' picks 0 of them"):
+        pick_variant(toy_bundle, "openvino", "auto", None)

@@ -25,8 +25,9 @@ def test_several_bundles_are_named_one_after_the_other() -> None:
 
 
 def test_options_have_the_names_of_their_fields() -> None:
-    options = parse("bundle", "--port", "0", "--size", "1024", "512", "--max-frame-megapixels", "2.5", "--json")
-    assert (options.port, options.size, options.max_frame_megapixels, options.json) == (0, (1024, 512), 2.5, True)
+    options = parse("bundle", "--port", "0", "--size", "512x1024", "--max-frame-megapixels", "2.5", "--json")
+    assert (options.port, options.max_frame_megapixels, options.json) == (0, 2.5, True)
+    assert options.height_and_width() == (512, 1024)
 
 
 @pytest.mark.parametrize(

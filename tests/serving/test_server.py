@@ -323,21 +323,28 @@ def test_a_bundle_that_cannot_be_served_is_refused(
     assert refusal(str(folder), "--port", "0", "--http-port", "0") == sentence.format(folder=folder)
 
 
+PICKS = (
+    "{folder} has these graphs for onnxruntime-cpu: fp32 64x64; '{wanted}' picks 0 of them, choose one by --precision"
+    " and --size"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--max-streams", "0"], "--max-streams must be 1 or more, not 0"),
         (["--port", "65536"], "--port must be within 0..65535, not 65536"),
         (["--device", "abacus"], "'abacus' is no device: choose cpu, cuda or cuda:N"),
-        (["--precision", "int8"], "{folder} has fp32 64x64: 'int8' picks 0 of them, choose one"),
-        (["--size", "128", "64"], "{folder} has fp32 64x64: 'fp32 128x64' picks 0 of them, choose one"),
+        (["--precision", "int8"], PICKS.format(folder="{folder}", wanted="int8")),
+        (["--size", "64x128"], PICKS.format(folder="{folder}", wanted="fp32 64x128")),
+        (["--size", "128"], "size '128' does not read HEIGHTxWIDTH, like 512x1024"),
         (["--host", "no such host"], "cannot listen on no such host:0: Name or service not known"),
         (
             ["{folder}"],
             "two bundles have the same name and version: serve one of them, or export with --version",
         ),
     ],
-    ids=["value", "port", "device", "precision", "size", "host", "twice"],
+    ids=["value", "port", "device", "precision", "size", "no size", "host", "twice"],
 )
 def test_an_option_that_cannot_work_is_refused(toy_folder: Path, arguments: list[str], sentence: str) -> None:
     given = [argument.format(folder=toy_folder) for argument in arguments]

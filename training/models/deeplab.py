@@ -40,6 +40,8 @@ DILATIONS = (1, 1, 2, 4)
 class DeepLab(nn.Module):
     """Class scores (B, C, H / 8, W / 8) of single frames."""
 
+    sensitive_layers = ("conv1", "layer5", "layer6")  # lose too much in 8-bit integers: the stem and the classifiers
+
     def __init__(self, backbone: BackboneName, num_classes: int, auxiliary: bool) -> None:
         """Draws new weights.
 

@@ -18,6 +18,9 @@ FLOW_UNIT = 20 / 4  # the network counts in 20 full-resolution pixels; four of t
 class FlowNetS(FlowNet):
     """Encoder to 1/64 resolution, decoder back to 1/4 that refines the flow level by level."""
 
+    # lose too much in 8-bit integers: the stem and what predicts flow
+    sensitive_layers = ("conv1", "predict_flow6", "predict_flow5", "predict_flow4", "predict_flow3", "predict_flow2")
+
     def __init__(self, width: float = 1.0) -> None:
         """Draws new weights.
 
