@@ -149,6 +149,7 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            os.fchmod(file.fileno(), 0o644)  # whoever may enter the folder may read it, as of any other file
         os.replace(aside, path)
     except BaseException:
         os.unlink(aside)

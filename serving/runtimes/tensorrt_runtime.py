@@ -80,9 +80,9 @@ class TensorRTRuntime:
         """
         try:
             self.device.call("cudaSetDevice", self.device.number)  # TensorRT takes the thread's GPU
+            self.messages.forget_errors()
             if self._runtime is None:
                 self._runtime = self.tensorrt.Runtime(self.messages.logger)
-            self.messages.forget_errors()
             engine = self._runtime.deserialize_cuda_engine(plan)
             if engine is None:
                 raise BundleError(
@@ -92,6 +92,8 @@ class TensorRTRuntime:
             return TensorRTGraph(self, engine, onnx.name)
         except CudaError as error:
             raise BundleError(f"the plan of {onnx} cannot be loaded by {self.description}: {error}") from error
+        except TypeError as error:  # what the bindings make of a runtime that is null
+            raise BundleError(f"{self.description} does not start{self.messages.reason()}: check the driver") from error
 
     def new_array(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:  # Any: whatever NumPy takes for a dtype
         """An array of any content on the GPU."""
