@@ -13,6 +13,7 @@ for each pair of addresses that a state has been at. A frame of 512x1024 with it
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,17 +137,14 @@ class TensorRTGraph:
     def run(self, requests: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
         """Runs the graph on all requests, in as few batches as the plan has sizes for."""
         outputs: list[dict[str, Value]] = []
-        started: list[Slot] = []
-        try:
+        with ExitStack() as started:
             while len(outputs) < len(requests):
                 num_left = len(requests) - len(outputs)
                 # `to_trt` sees to a slot for a batch of 1
                 slot = next(slot for slot in self._slots if slot.batch <= num_left)
-                started.append(slot)
+                # waited for also if another fails: what is written to must not be used for something else
+                started.callback(slot.wait)
                 outputs += slot.start(cast(Any, requests[len(outputs) : len(outputs) + slot.batch]))  # Any: DeviceArray
-        finally:
-            for slot in started:  # also if one failed: what the others write to must not be used for something else
-                slot.wait()
         return outputs
 
 
@@ -185,7 +183,7 @@ class Slot:
             array = runtime.new_array(shape, trt.nptype(engine.get_tensor_dtype(tensor)))
             self._must(self._context.set_tensor_address(tensor, array.address))
             if tensor in inputs:
-                self._device.upload(array.address, np.zeros(shape, array.dtype))
+                self._device.upload(array.address, np.zeros(shape, array.dtype))  # what the first run is on
                 self._inputs[tensor] = array
             else:
                 self._outputs[tensor] = array

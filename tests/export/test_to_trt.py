@@ -140,6 +140,21 @@ def test_building_writes_nothing_into_the_bundle(bundle: Bundle, runtime: Tensor
     assert {path: path.read_bytes() for path in bundle.folder.rglob("*")} == before
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch", [(1,), (1, 4)])
+def test_tensorrt_itself_builds_engines_that_answer_like_the_graphs(
+    exported: Exported, engines: Path, batch: tuple[int, ...]
+) -> None:
+    pytest.importorskip("tensorrt")
+    bundle = only_first_size(exported)
+    runtime = TensorRTRuntime("cuda", engines)
+    build_engines(bundle, "fp32", BuildOptions(batch, 1 << 30), runtime, engines)
+    variant = bundle.manifest.variants[0]
+    comparison = compare(bundle, variant, runtime, (1, 2, 3, 4)[: batch[-1]])  # as a server loads them
+    assert comparison.label_agreement > 0.9999
+    assert comparison.max_state_difference < 1e-3
+
+
 # The cache
 
 
