@@ -58,7 +58,7 @@ class StepGraph(nn.Module):
         confidence = self._at_quarter_resolution(step.logits).softmax(1).amax(1)
         disagreement = step.propagated_logits.argmax(1) != step.logits.argmax(1)
         return (
-            labels.to(torch.uint8),
+            labels.float().to(torch.uint8),  # by way of float: TensorRT makes bytes of nothing else
             (confidence * 255).round().to(torch.uint8),
             confidence.mean((1, 2)),
             disagreement.float().mean((1, 2)),
@@ -107,7 +107,7 @@ def _batch() -> Dim:
 
 def _network_frame(frame: Tensor) -> Tensor:
     """What segmenters take, (B, 3, H, W) float32 in 0..1, from what cameras give."""
-    return frame.permute(0, 3, 1, 2).float() / 255
+    return frame.float().permute(0, 3, 1, 2) / 255  # in this order: of bytes, TensorRT can but make floats
 
 
 def _export(

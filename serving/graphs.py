@@ -25,7 +25,7 @@ class ModelGraphs:
     """`key` and `step` of one variant on one runtime."""
 
     def __init__(self, bundle: Bundle, variant: Variant, runtime: Runtime, observe: Callable[[GraphRun], None]) -> None:
-        """Loads both graphs.
+        """Loads both graphs, or the step graph alone if there is no state.
 
         Raises:
             BundleError: if the runtime cannot load a graph, or its inputs and outputs are not the manifest's.
@@ -34,14 +34,15 @@ class ModelGraphs:
         self._variant = variant
         self._runtime = runtime
         self._observe = observe
-        self._key = _load(bundle, variant.key, runtime)
         self._step = _load(bundle, variant.step, runtime)
-        self.max_key_batch = self._key.max_batch
+        # The key graph of a per-frame network gives nothing: there is no such thing for TensorRT.
+        self._key = _load(bundle, variant.key, runtime) if variant.state else None
+        self.max_key_batch = self._step.max_batch if self._key is None else self._key.max_batch
         self.max_step_batch = self._step.max_batch
 
     def encode_keys(self, frames: Sequence[Value]) -> Sequence[Answer]:
         """The state that each frame leaves."""
-        if not self._variant.state:  # a per-frame network: there is nothing to encode
+        if self._key is None:  # a per-frame network: there is nothing to encode
             return [{} for _ in frames]
         return self._run("key", self._key, [_pick(self._key.inputs, {"frame": frame}) for frame in frames])
 

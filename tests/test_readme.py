@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [README, (ROOT / "training" / "README.md").read_text(encoding="utf-8")]
+PAGES = [README, *((ROOT / wing / "README.md").read_text(encoding="utf-8") for wing in ("training", "export"))]
 COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", "\n".join(PAGES), re.MULTILINE)))
 WITH_SUBCOMMANDS = ("training.train", "training.data.check")
 
@@ -38,7 +38,7 @@ def test_a_command_and_its_options_exist(command: str) -> None:
         assert option in text, option
 
 
-@pytest.mark.parametrize("page", ["README.md", "training/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "training/README.md", "export/README.md"])
 def test_links_and_pictures_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     assert targets

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from export.graphs import state_shapes, step_graph
 from serving.bundle import NEXT, RESULTS
+from tests.fake_tensorrt import byte_errors
 from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
 from training.models.warping import warp
 
@@ -153,6 +154,13 @@ def test_frames_and_maps_are_bytes_and_only_the_batch_is_open(graphs: Graphs) ->
             assert [side.dim_value for side in sides] == shapes[value.name], value.name
             is_bytes = value.name in ("frame", "previous_frame", "labels", "confidence")
             assert value.type.tensor_type.elem_type == (TensorProto.UINT8 if is_bytes else TensorProto.FLOAT)
+
+
+def test_bytes_are_but_made_of_floats_and_made_floats_of(graphs: Graphs) -> None:
+    """TensorRT does nothing else with them."""
+    if graphs.segmenter.state_names:  # or its key graph is for no runtime: it gives nothing
+        assert not byte_errors(onnx.load(graphs.key))
+    assert not byte_errors(onnx.load(graphs.step))
 
 
 def test_the_opset_is_one_whose_warp_every_runtime_reads_alike(graphs: Graphs) -> None:
