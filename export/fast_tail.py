@@ -44,12 +44,13 @@ def with_fast_tail(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _plain_tail(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Resize, ArgMax and Cast, in the order of their work."""
+    """Resize, ArgMax and casts, in the order of their work."""
     producers = {output: node for node in graph.node for output in node.output}
     nodes = [producers["labels"]]
-    for _ in range(2):
+    while nodes[0].op_type == "Cast":
         nodes.insert(0, producers[nodes[0].input[0]])
-    if [node.op_type for node in nodes] != ["Resize", "ArgMax", "Cast"]:
+    nodes.insert(0, producers[nodes[0].input[0]])
+    if [node.op_type for node in nodes if node.op_type != "Cast"] != ["Resize", "ArgMax"]:
         raise ValueError(f"labels are made by {', '.join(node.op_type for node in nodes)}, not by a plain tail")
     return nodes
 

@@ -63,9 +63,10 @@ def build_engines(
         BundleError: if the bundle has no such graphs, or `folder` is not the user's own.
         EngineError: if TensorRT cannot build a plan, or the plans do not answer like the graphs; these are not kept.
     """
-    variants = [variant for variant in bundle.manifest.variants if variant.precision == precision]
+    suited = [variant for variant in bundle.manifest.variants if runtime.name in variant.runtimes]
+    variants = [variant for variant in suited if variant.precision == precision]
     if not variants:
-        there = ", ".join(sorted({variant.precision for variant in bundle.manifest.variants}))
+        there = ", ".join(sorted({variant.precision for variant in suited})) or "none for TensorRT"
         raise BundleError(
             f"{bundle.folder} has no {precision} graphs, only {there}: export some with"
             f" 'python export/to_onnx.py RUN --out BUNDLE --precision {precision}'"
@@ -180,6 +181,7 @@ class _PlansAtHand:
         """`contents` are plans by the name of their ONNX file."""
         self._runtime = runtime
         self._contents = contents
+        self.name = runtime.name
         self.description = runtime.description
 
     def load(self, path: Path) -> Graph:

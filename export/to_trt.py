@@ -10,18 +10,16 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import tyro
 
 from export.tensorrt_engines import BuildOptions, Engine, EngineError, build_engines
-from serving.bundle import BundleError, Variant, read_bundle
+from serving.bundle import PRECISIONS, BundleError, read_bundle
 from serving.plans import default_engines_folder
 from serving.runtimes.cuda_device import CudaError
 from serving.runtimes.tensorrt_runtime import TensorRTRuntime
 from training.command_line import logging_to_stderr, user_errors_exit_with_2
 
-PRECISIONS = get_args(Variant.model_fields["precision"].annotation)
 MAX_BATCH = 64  # frames
 UNITS = {"MiB": 2**20, "GiB": 2**30}
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from serving.bundle import BundleError
+from serving.bundle import BundleError, RuntimeName
 from serving.plans import Machine, build_command, default_engines_folder, find_plan
 from serving.runtimes.cuda_device import CudaDevice, CudaError, DeviceArray, Handle, Pool
 from serving.runtimes.runtime import Array, Graph, Value
@@ -57,6 +57,11 @@ class TensorRTRuntime:
         self._engines = engines or default_engines_folder()
         self._pool = Pool(self.device)
         self._runtime: Any = None  # Any: TensorRT has no types. Made when it is first needed: building needs none
+
+    @property
+    def name(self) -> RuntimeName:
+        """What a bundle's variants call it."""
+        return "tensorrt"
 
     @property
     def description(self) -> str:
