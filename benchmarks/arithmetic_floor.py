@@ -1,0 +1,76 @@
+"""How fast a machine multiplies at best: square matrix products, by the libraries at hand.
+
+No graph's convolutions and matrix products can be expected to run faster than the fastest of these, so its operations
+over their speed are a floor under its time. Products of 1024 x 1024 are bound by arithmetic and fit the caches. In
+floating point: PyTorch's product and ONNX Runtime's MatMul, since on some processors one is twice as fast as the other.
+In 8-bit integers: MatMulInteger of ONNX Runtime (unsigned times signed, as in the graphs for it) and PyTorch's product
+(signed times signed), both with sums of 32 bits.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from serving.bundle import Precision
+
+SIDE = 1024
+GIGA_OPERATIONS = 2 * SIDE**3 / 1e9  # of one product
+
+
+class MatrixProduct(NamedTuple):
+    """One way to multiply two matrices of `SIDE` x `SIDE`."""
+
+    name: str
+    precision: Precision
+    run: Callable[[], object]
+
+
+def matrix_products(threads: int) -> list[MatrixProduct]:
+    """All that are tried. PyTorch's number of threads is the caller's to set, see `torch_threads`."""
+    rng = np.random.default_rng(0)
+    shape = (SIDE, SIDE)
+    left, right = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    unsigned = rng.integers(0, 256, shape, dtype=np.uint8)
+    signed_left, signed_right = (rng.integers(-127, 128, shape, dtype=np.int8) for _ in range(2))
+    torch_left, torch_right = torch.from_numpy(left), torch.from_numpy(right)
+    torch_signed = torch.from_numpy(signed_left), torch.from_numpy(signed_right)
+    return [
+        MatrixProduct("PyTorch mm", "fp32", lambda: torch.mm(torch_left, torch_right)),
+        MatrixProduct("ONNX Runtime MatMul", "fp32", _onnx_product("MatMul", left, right, threads)),
+        MatrixProduct("PyTorch int_mm", "int8", lambda: torch._int_mm(*torch_signed)),
+        MatrixProduct(
+            "ONNX Runtime MatMulInteger", "int8", _onnx_product("MatMulInteger", unsigned, signed_right, threads)
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """PyTorch computes with so many threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _onnx_product(operator: str, left: NDArray[Any], right: NDArray[Any], threads: int) -> Callable[[], object]:
+    """Multiplies by a graph of one node. The right matrix is a constant, as weights are."""
+    given = helper.make_tensor_value_info("left", helper.np_dtype_to_tensor_dtype(left.dtype), left.shape)
+    kind = onnx.TensorProto.FLOAT if operator == "MatMul" else onnx.TensorProto.INT32
+    product = helper.make_tensor_value_info("product", kind, (len(left), right.shape[1]))
+    node = helper.make_node(operator, ["left", "right"], ["product"])
+    graph = helper.make_graph([node], "product", [given], [product], [numpy_helper.from_array(right, "right")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(["product"], {"left": left})
