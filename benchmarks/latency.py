@@ -3,8 +3,8 @@
 Everything of one frame size runs in turns: the graphs of all bundles, runtimes and precisions, the opponent (a DeepLab
 with random weights on every frame, for each runtime and precision), and matrix products, whose speed sets the floor. A
 frame of a stream with a key frame every k frames takes step + key / k. Accuracy is what the export found, from the
-manifest. Without bundles, --architecture makes networks with random weights, fit for time alone. Writes OUT.json, tables
-as OUT.md, a plot as OUT.png, and OUT.log. On a busy machine prefer --clock cpu, which takes one thread.
+manifest. Without bundles, --architecture makes networks with random weights, fit for time alone. Writes OUT.json,
+tables as OUT.md, a plot as OUT.png, and OUT.log. On a busy machine prefer --clock cpu, which takes one thread.
 """
 
 import dataclasses
@@ -143,7 +143,7 @@ def run(options: Options) -> dict[str, Any]:
         chosen = {
             key: value for key, value in dataclasses.asdict(options).items() if key not in ("out", "json", "cache")
         } | {"bundles": list(plan.bundles)}
-        computer = machine(torch.device("cpu"))  # before this command makes it busy itself
+        computer, at_commit = machine(torch.device("cpu")), commit()  # before this command makes it busy itself
         measurement = Measurement(
             runtimes=plan.runtimes, intervals=plan.intervals, batch=options.batch, threads=options.threads,
             seconds=options.seconds, rounds=options.rounds, clock=options.clock,
@@ -151,7 +151,7 @@ def run(options: Options) -> dict[str, Any]:
         opponent, _ = per_frame_network(options.opponent)
         measured = [measure(measurement, size, networks(options, plan, size), opponent) for size in plan.sizes]
         report: dict[str, Any] = {
-            "options": chosen, "machine": computer, "versions": versions(), "commit": commit(),
+            "options": chosen, "machine": computer, "versions": versions(), "commit": at_commit,
             "runtimes": [runtime.description for runtime in plan.runtimes.values()],
             "sizes": measured, "goals": goals(measured),
         }  # fmt: skip

@@ -128,7 +128,7 @@ def _frame_table(measured: dict[str, Any]) -> Iterator[str]:
 def draw_plot(report: dict[str, Any]) -> Figure:
     """ms per frame over the key-frame interval, a panel for each size; a per-frame network is a line across."""
     sizes = report["sizes"]
-    figure = Figure(figsize=(6.5 * len(sizes), 5.5), layout="constrained")
+    figure = Figure(figsize=(6.5 * len(sizes), 6.5), layout="constrained")
     panels = figure.subplots(1, len(sizes), squeeze=False)[0]
     for axes, measured in zip(panels, sizes, strict=True):
         networks = list(dict.fromkeys((row["network"], row["runtime"]) for row in measured["networks"]))
@@ -149,5 +149,5 @@ def draw_plot(report: dict[str, Any]) -> Figure:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.set_title(f"{measured['size']}, batch {report['options']['batch']}")
-        axes.legend(fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes), fontsize="small")
     return figure
