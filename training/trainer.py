@@ -1,14 +1,15 @@
 """The loop: performs the optimizer steps a method asks for. It knows no method.
 
-One iteration draws a source and a target batch, sets the learning rates, and resumes the method's generator until it is
-exhausted; after each yielded `Update` the named network takes one optimizer step.
+One iteration draws a source batch and, for methods that read it, a target batch, sets the learning rates, and resumes
+the method's generator until it is exhausted; after each yielded `Update` the named network takes one optimizer step.
 """
 
+import itertools
 import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,11 @@ def _loop(
     workers: int,
 ) -> None:
     source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step, num_workers=workers)
-    target_batches = batches(
-        target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step, num_workers=workers
-    )
+    target_batches: Iterator[Clip] = itertools.repeat(Clip(torch.empty(0, 0, 3, 0, 0)))
+    if recipe.method.reads_target():
+        target_batches = batches(
+            target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step, num_workers=workers
+        )
     _forget_later_figures(folder / "metrics.jsonl", state.step)
     with (
         _progress() as progress,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.data.clip import Clip, LabelledClip
+from training.data.unlabelled import Unlabelled
 from training.data.world.dataset import World
 from training.methods.method import Networks, Update
 from training.methods.supervised import SupervisedStageOne
@@ -143,3 +144,21 @@ def test_domains_with_different_classes_are_refused(tiny_recipe: Recipe, tmp_pat
             "tiny", replace(tiny_recipe, target=OtherClasses()), tmp_path / "run", lambda name: pytest.fail(name),
             torch.device("cpu"),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("forward_target", [True, False])
+def test_target_clips_are_read_only_for_methods_that_look_at_them(
+    forward_target: bool, tiny_recipe: Recipe, train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real_item = Unlabelled.__getitem__
+
+    def watching(data: Unlabelled, index: int) -> Clip:
+        seen.append(index)
+        return real_item(data, index)
+
+    monkeypatch.setattr(Unlabelled, "__getitem__", watching)
+    assert isinstance(tiny_recipe.method, SupervisedStageOne)
+    run = train_tiny(method=replace(tiny_recipe.method, forward_target=forward_target))
+    assert len(seen) == (4 if forward_target else 0)
+    assert set(run.measures()) == {"miou"}  # of the target's validation frames
