@@ -4,8 +4,8 @@ One iteration draws a source batch and, for methods that read it, a target batch
 the method's generator until it is exhausted; after each yielded `Update` the named network takes one optimizer step.
 """
 
+import contextlib
 import itertools
-import json
 import logging
 import math
 import shutil
@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
-from torch.utils.tensorboard import SummaryWriter
 
 from training.data.augmentation import Augmented
 from training.data.clip import Clip
 from training.data.loader import batches
 from training.data.unlabelled import Unlabelled
+from training.journal import Journal
 from training.methods.method import Method, Networks, Update
 from training.recipe import Recipe
 from training.run_directory import (
@@ -36,12 +34,13 @@ from training.run_directory import (
     recipe_difference,
     save_checkpoint,
     start_weights,
-    write_aside,
     write_run_file,
 )
+from training.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 20  # iterations between logged losses
+NO_TARGET = Clip(torch.empty(0, 0, 3, 0, 0))  # for methods that do not read it
 
 
 class TrainingError(RuntimeError):
@@ -157,56 +156,51 @@ def _loop(
     device: torch.device,
     workers: int,
 ) -> None:
-    source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step, num_workers=workers)
-    target_batches: Iterator[Clip] = itertools.repeat(Clip(torch.empty(0, 0, 3, 0, 0)))
-    if recipe.method.reads_target():
-        target_batches = batches(
-            target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step, num_workers=workers
-        )
-    _forget_later_figures(folder / "metrics.jsonl", state.step)
-    with (
-        _progress() as progress,
-        SummaryWriter(str(folder / "tensorboard"), purge_step=state.step + 1) as board,
-        (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
-    ):
-        task = progress.add_task(name, total=recipe.steps, completed=state.step, figures="")
-
-        def record(figures: dict[str, float]) -> None:
-            log.write(json.dumps({"step": state.step, **figures}) + "\n")
-            log.flush()
-            for figure, value in figures.items():
-                board.add_scalar(figure, value, state.step)
-
+    journal, stopwatch = Journal(name, folder, recipe.steps), Stopwatch()
+    batch_pairs = stopwatch.awaited(_batch_pairs(recipe, source, target, state.step, device, workers))
+    with contextlib.closing(journal):
+        journal.open(state.step)
         while state.step < recipe.steps:
-            losses = _iteration(recipe, state, next(source_batches), next(target_batches), device)
+            with stopwatch.iteration():
+                losses = _iteration(recipe, state, batch_pairs, device)
             state.step += 1
-            shown = " ".join(f"{loss} {value:.3f}" for loss, value in losses.items())
-            progress.update(task, completed=state.step, figures=shown)
+            journal.show(state.step, losses)
             if state.step % LOG_EVERY == 0:
-                record({f"loss/{loss}": value for loss, value in losses.items()})
+                figures = {f"loss/{loss}": value for loss, value in losses.items()}
+                journal.record(state.step, figures | stopwatch.report())
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 state.measures = recipe.validation.measure(_evaluating(state.networks), device)
-                record({f"validation/{measure}": value for measure, value in state.measures.items()})
+                journal.record(
+                    state.step, {f"validation/{measure}": value for measure, value in state.measures.items()}
+                )
                 _save_validated(folder, state, recipe.validation.score(state.measures))
             elif state.step % recipe.checkpoint_every == 0:
                 save_checkpoint(folder / "last.pt", state.checkpoint())
+    if complaint := stopwatch.complaint():
+        logger.info("%s: %s", name, complaint)
 
 
-def _forget_later_figures(path: Path, step: int) -> None:
-    """Drops what an interrupted run logged after the checkpoint that it now goes on from."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    write_aside(path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
+def _batch_pairs(
+    recipe: Recipe, source: Dataset[Any], target: Dataset[Clip], step: int, device: torch.device, workers: int
+) -> Iterator[tuple[Any, Clip]]:
+    """Batches of both domains, in the memory of the machine."""
+    pinned = device.type == "cuda"
+    source_batches = batches(source, recipe.source_batch, recipe.seed, step, workers, pinned)
+    if not recipe.method.reads_target():
+        return zip(source_batches, itertools.repeat(NO_TARGET), strict=False)
+    target_batches = batches(target, recipe.target_batch, recipe.seed + 1, step, workers, pinned)
+    return zip(source_batches, target_batches, strict=True)
 
 
-def _iteration(recipe: Recipe, state: State, source: Any, target: Clip, device: torch.device) -> dict[str, float]:
+def _iteration(
+    recipe: Recipe, state: State, batch_pairs: Iterator[tuple[Any, Clip]], device: torch.device
+) -> dict[str, float]:
     factor = recipe.method.learning_rate_factor(state.step, recipe.steps)
     for name, optimizer in state.optimizers.items():
         state.networks[name].train()
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
+    source, target = next(batch_pairs)
     source = type(source)(*(tensor.to(device, non_blocking=True) for tensor in source))
     target = Clip(target.frames.to(device, non_blocking=True))
     losses: dict[str, float] = {}
@@ -265,11 +259,3 @@ def _evaluating(networks: Networks) -> Networks:
     for network in networks.values():
         network.eval()
     return networks
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-    )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True))

@@ -162,3 +162,14 @@ def test_target_clips_are_read_only_for_methods_that_look_at_them(
     run = train_tiny(method=replace(tiny_recipe.method, forward_target=forward_target))
     assert len(seen) == (4 if forward_target else 0)
     assert set(run.measures()) == {"miou"}  # of the target's validation frames
+
+
+def test_how_long_iterations_take_and_wait_stands_beside_their_losses(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.LOG_EVERY", 2)
+    run = train_tiny()
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    timed = [line for line in lines if "loss/source" in line]
+    assert [line["step"] for line in timed] == [2, 4]
+    assert all(0 < line["seconds/data"] < line["seconds/step"] for line in timed)

@@ -42,7 +42,12 @@ class EndlessShuffle(Sampler[list[int]]):
 
 
 def batches(
-    dataset: Dataset[Item], batch_size: int, seed: int, start_step: int = 0, num_workers: int = 0
+    dataset: Dataset[Item],
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Item]:
     """Batches without end, of the type of the items.
 
@@ -52,6 +57,7 @@ def batches(
         seed: decides the order; not negative.
         start_step: batches to leave out at the beginning, without reading them.
         num_workers: processes that read ahead; 0 reads in this one.
+        pin_memory: lets a GPU copy batches while it computes.
 
     Raises:
         ValueError: if no batch can be filled.
@@ -61,4 +67,7 @@ def batches(
         raise ValueError(f"a batch of {batch_size} cannot be filled from {length} clips: choose 1 to {length}")
     sampler = EndlessShuffle(length, batch_size, seed, start_step)
     generator = torch.Generator().manual_seed(seed)  # else opening a loader would advance torch's own random numbers
-    return iter(DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, generator=generator))
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, num_workers=num_workers, generator=generator, pin_memory=pin_memory
+    )
+    return iter(loader)
