@@ -71,10 +71,11 @@ def logging_to_file(path: Path, mode: Literal["a", "w"]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def user_errors_exit_with_2(*errors: type[Exception]) -> Iterator[None]:
-    """Prints the message of these errors as one line on stderr and exits with status 2."""
+def user_errors_exit_with_2(*errors: type[Exception], is_told: bool = True) -> Iterator[None]:
+    """Prints the message of these errors as one line on stderr, if it is to be told, and exits with status 2."""
     try:
         yield
     except errors as error:
-        sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
+        if is_told:
+            sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
         raise SystemExit(2) from None

@@ -9,36 +9,36 @@ import itertools
 import logging
 import math
 import shutil
+import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from training.command_line import Machine
 from training.data.augmentation import Augmented
 from training.data.clip import Clip
 from training.data.loader import batches
 from training.data.unlabelled import Unlabelled
+from training.distributed import ALONE, Ranks
 from training.journal import Journal
 from training.methods.method import Method, Networks, Update
 from training.recipe import Recipe
 from training.run_directory import (
     Run,
     RunError,
-    load_checkpoint,
-    load_weights,
     read_run,
     recipe_difference,
     save_checkpoint,
-    start_weights,
     write_run_file,
 )
+from training.state import State, initial_state
 from training.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item", bound=tuple[Any, ...])
 LOG_EVERY = 20  # iterations between logged losses
 NO_TARGET = Clip(torch.empty(0, 0, 3, 0, 0))  # for methods that do not read it
 
@@ -47,48 +47,14 @@ class TrainingError(RuntimeError):
     """Training that cannot go on. The message is one sentence; the last checkpoint is good."""
 
 
-@dataclass
-class State:
-    """All that changes while training."""
-
-    networks: Networks
-    optimizers: dict[str, Optimizer]
-    step: int  # iterations done
-    best_score: float  # of the best validation so far
-    measures: dict[str, float]  # of the last validation
-
-    def checkpoint(self) -> dict[str, Any]:
-        """What it takes to go on from here."""
-        return {
-            "step": self.step,
-            "best_score": self.best_score,
-            "measures": self.measures,
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "rng": torch.get_rng_state(),
-        }
-
-    def restore(self, path: Path) -> None:
-        """Goes back to a checkpoint."""
-        checkpoint = load_checkpoint(path)
-        self.step = int(checkpoint["step"])
-        self.best_score = float(checkpoint["best_score"])
-        self.measures = checkpoint["measures"]
-        for name, network in self.networks.items():
-            load_weights(network, checkpoint["networks"].get(name), f"{path}:{name}")
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
-        torch.set_rng_state(checkpoint["rng"])
-
-
 def train(
     name: str,
     recipe: Recipe,
     folder: Path,
     find_run: Callable[[str], Run],
-    device: torch.device,
+    machine: Machine,
     resume: bool = False,
-    workers: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Trains a recipe into a run directory and returns the run.
 
@@ -96,54 +62,67 @@ def train(
         name: of the recipe.
         folder: must not exist, unless `resume` goes on from the last checkpoint in it.
         find_run: gives the runs `recipe.start_from` names.
-        workers: processes that read each domain's data ahead; the order is the same with any number.
+        machine: what to train on.
+        resume: go on from the last checkpoint.
+        ranks: the processes that share each batch. All of them call this and see the same folders.
 
     Raises:
         RunError, ValueError: for what the user can mend, before anything is trained.
         TrainingError: when a loss is not finite, or the disk is full. The last checkpoint is good then.
     """
-    if folder.exists() and not resume:
-        raise RunError(f"{folder} exists: choose another --out, or go on with it by --resume")
-    goes_on = resume and (folder / "last.pt").is_file()
-    if goes_on:
-        _require_same(read_run(folder), name, recipe)
-    source, target = _datasets(recipe)
-    torch.manual_seed(recipe.seed)
-    networks = recipe.method.networks(recipe.source.label_space.num_classes)
-    if not goes_on:
-        start_weights(networks, recipe, find_run)
-    for network in networks.values():
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # channels last: a third faster
-    state = State(networks, _optimizers(recipe.method, networks), step=0, best_score=-math.inf, measures={})
-    if goes_on:
-        state.restore(folder / "last.pt")
-        logger.info("going on at step %d of %d", state.step, recipe.steps)
-
-    created = not folder.exists()
+    goes_on = ranks.first(_goes_on, name, recipe, folder, resume)
+    _require_shares(name, recipe, ranks)
+    device = ranks.together(ranks.device, machine.device)
+    source, target = ranks.together(_datasets, recipe)
+    runs = {} if goes_on else {needed: find_run(needed) for needed in recipe.prerequisites()}
+    state = ranks.together(initial_state, recipe, runs, device, folder / "last.pt" if goes_on else None)
+    ranks.equalize(state.networks.values())
+    created = ranks.first(_create, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
-    try:
-        write_run_file(folder, name, recipe)
-        _loop(name, recipe, folder, state, source, target, device, workers)
+        ranks.first(write_run_file, folder, name, recipe)
+        _loop(name, recipe, folder, state, source, target, device, machine, ranks)
     except OSError as error:
         raise TrainingError(
             f"{folder} cannot be written at step {state.step} ({error.strerror}): make room and go on by --resume"
         ) from error
     finally:
-        if created and not (folder / "last.pt").exists():
+        if created and ranks.is_first and not (folder / "last.pt").exists():
             shutil.rmtree(folder)  # nothing worth keeping: do not stand in the way of the next try
-    return read_run(folder)
+    return ranks.first(read_run, folder)
 
 
-def _require_same(run: Run, name: str, recipe: Recipe) -> None:
+def _goes_on(name: str, recipe: Recipe, folder: Path, resume: bool) -> bool:
+    """Whether there is a checkpoint of this recipe to go on from."""
+    if folder.exists() and not resume:
+        raise RunError(f"{folder} exists: choose another --out, or go on with it by --resume")
+    if not (resume and (folder / "last.pt").is_file()):
+        return False
+    run = read_run(folder)
     if run.name != name:
-        raise RunError(f"{run.folder} is a run of {run.name}, not of {name}: choose another --out")
+        raise RunError(f"{folder} is a run of {run.name}, not of {name}: choose another --out")
     if difference := recipe_difference(run, recipe):
-        raise RunError(
-            f"{run.folder} was trained with {difference}: go on with the same recipe, or choose another --out"
-        )
+        raise RunError(f"{folder} was trained with {difference}: go on with the same recipe, or choose another --out")
+    return True
+
+
+def _require_shares(name: str, recipe: Recipe, ranks: Ranks) -> None:
+    sizes = {"source": recipe.source_batch, "target": recipe.target_batch if recipe.method.reads_target() else 0}
+    for domain, size in sizes.items():
+        if size % ranks.size:
+            raise ValueError(
+                f"{name} has {domain} batches of {size}, which {ranks.size} processes cannot share: choose a multiple"
+                f" of {ranks.size} by --{domain}-batch, or train it in one process"
+            )
+
+
+def _create(folder: Path) -> bool:
+    """Makes a run directory if there is none; whether it did."""
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+    return created
 
 
 def _loop(
@@ -154,62 +133,95 @@ def _loop(
     source: Dataset[Any],
     target: Dataset[Clip],
     device: torch.device,
-    workers: int,
+    machine: Machine,
+    ranks: Ranks,
 ) -> None:
     journal, stopwatch = Journal(name, folder, recipe.steps), Stopwatch()
-    batch_pairs = stopwatch.awaited(_batch_pairs(recipe, source, target, state.step, device, workers))
+    pairs = stopwatch.awaited(
+        ranks.together(_batch_pairs, recipe, source, target, state.step, device, machine.workers, ranks)
+    )
     with contextlib.closing(journal):
-        journal.open(state.step)
+        ranks.first(journal.open, state.step)
         while state.step < recipe.steps:
             with stopwatch.iteration():
-                losses = _iteration(recipe, state, batch_pairs, device)
+                losses = _iteration(recipe, state, pairs, device, ranks)
             state.step += 1
-            journal.show(state.step, losses)
+            if ranks.is_first:
+                journal.show(state.step, losses)
             if state.step % LOG_EVERY == 0:
                 figures = {f"loss/{loss}": value for loss, value in losses.items()}
-                journal.record(state.step, figures | stopwatch.report())
-            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
-                state.measures = recipe.validation.measure(_evaluating(state.networks), device)
-                journal.record(
-                    state.step, {f"validation/{measure}": value for measure, value in state.measures.items()}
-                )
-                _save_validated(folder, state, recipe.validation.score(state.measures))
-            elif state.step % recipe.checkpoint_every == 0:
-                save_checkpoint(folder / "last.pt", state.checkpoint())
-    if complaint := stopwatch.complaint():
+                ranks.first(journal.record, state.step, figures | stopwatch.report())
+            is_validated = state.step % recipe.validate_every == 0 or state.step == recipe.steps
+            if is_validated or state.step % recipe.checkpoint_every == 0:
+                ranks.average_statistics(state.networks.values())
+                if is_validated:
+                    ranks.first(_validate, recipe, folder, state, journal, device)
+                ranks.first(save_checkpoint, folder / "last.pt", state.checkpoint())
+    if ranks.is_first and (complaint := stopwatch.complaint()):
         logger.info("%s: %s", name, complaint)
 
 
 def _batch_pairs(
-    recipe: Recipe, source: Dataset[Any], target: Dataset[Clip], step: int, device: torch.device, workers: int
+    recipe: Recipe,
+    source: Dataset[Any],
+    target: Dataset[Clip],
+    step: int,
+    device: torch.device,
+    workers: int,
+    ranks: Ranks,
 ) -> Iterator[tuple[Any, Clip]]:
-    """Batches of both domains, in the memory of the machine."""
-    pinned = device.type == "cuda"
-    source_batches = batches(source, recipe.source_batch, recipe.seed, step, workers, pinned)
+    """This process's part of the batches of both domains, in the memory of the machine."""
+
+    def batches_of(dataset: Dataset[Item], size: int, seed: int) -> Iterator[Item]:
+        return batches(dataset, size, seed, step, workers, device.type == "cuda", ranks.slice_of(size))
+
+    source_batches = batches_of(source, recipe.source_batch, recipe.seed)
     if not recipe.method.reads_target():
         return zip(source_batches, itertools.repeat(NO_TARGET), strict=False)
-    target_batches = batches(target, recipe.target_batch, recipe.seed + 1, step, workers, pinned)
-    return zip(source_batches, target_batches, strict=True)
+    return zip(source_batches, batches_of(target, recipe.target_batch, recipe.seed + 1), strict=True)
 
 
 def _iteration(
-    recipe: Recipe, state: State, batch_pairs: Iterator[tuple[Any, Clip]], device: torch.device
+    recipe: Recipe, state: State, pairs: Iterator[tuple[Any, Clip]], device: torch.device, ranks: Ranks
 ) -> dict[str, float]:
+    """The optimizer steps of one iteration; returns the losses, averaged over processes."""
     factor = recipe.method.learning_rate_factor(state.step, recipe.steps)
     for name, optimizer in state.optimizers.items():
         state.networks[name].train()
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-    source, target = next(batch_pairs)
-    source = type(source)(*(tensor.to(device, non_blocking=True) for tensor in source))
-    target = Clip(target.frames.to(device, non_blocking=True))
+    updates = _updates(recipe.method, state.networks, pairs, device)
     losses: dict[str, float] = {}
-    for update in recipe.method.updates(state.networks, source, target):
-        losses |= _perform(update, state.optimizers[update.network], state.step)
+    while differentiated := list(filter(None, ranks.gather(ranks.together(_differentiate_next, updates, state.step)))):
+        network = differentiated[0].network
+        ranks.average_gradients(state.networks[network], len(differentiated))
+        state.optimizers[network].step()
+        state.optimizers[network].zero_grad()  # now, so that the next step's graphs do not grow beside old gradients
+        for loss in differentiated[0].losses:
+            losses[loss] = statistics.fmean(each.losses[loss] for each in differentiated)
     return losses
 
 
-def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float]:
+def _updates(
+    method: Method[Any], networks: Networks, pairs: Iterator[tuple[Any, Clip]], device: torch.device
+) -> Iterator[Update]:
+    source, target = next(pairs)
+    source = type(source)(*(tensor.to(device, non_blocking=True) for tensor in source))
+    yield from method.updates(networks, source, Clip(target.frames.to(device, non_blocking=True)))
+
+
+class Differentiated(NamedTuple):
+    """An update whose gradients wait at the parameters."""
+
+    network: str
+    losses: dict[str, float]
+
+
+def _differentiate_next(updates: Iterator[Update], step: int) -> Differentiated | None:
+    """None if there is no further update; other processes may have one."""
+    update = next(updates, None)
+    if update is None:
+        return None
     values = {name: float(loss.detach()) for name, loss in update.losses.items()}
     for name, value in values.items():
         if not math.isfinite(value):
@@ -218,17 +230,17 @@ def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float
                 " data; the last checkpoint is from before"
             )
     torch.stack(list(update.losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
-    optimizer.step()
-    optimizer.zero_grad()  # now, so that the next step's graphs do not grow beside old gradients
-    return values
+    return Differentiated(update.network, values)
 
 
-def _save_validated(folder: Path, state: State, score: float) -> None:
+def _validate(recipe: Recipe, folder: Path, state: State, journal: Journal, device: torch.device) -> None:
+    state.measures = recipe.validation.measure(_evaluating(state.networks), device)
+    journal.record(state.step, {f"validation/{measure}": value for measure, value in state.measures.items()})
+    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in state.measures.items()))
+    score = recipe.validation.score(state.measures)
     if score > state.best_score:
         state.best_score = score
         save_checkpoint(folder / "best.pt", state.checkpoint())
-    save_checkpoint(folder / "last.pt", state.checkpoint())
-    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in state.measures.items()))
 
 
 def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:
@@ -241,18 +253,6 @@ def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:
     if recipe.augment_source:
         source = Augmented(source, recipe.seed)
     return source, Unlabelled(recipe.target.open())
-
-
-def _optimizers(method: Method[Any], networks: Networks) -> dict[str, Optimizer]:
-    optimizers = method.optimizers(networks)
-    for name, network in networks.items():
-        if name not in optimizers:
-            network.requires_grad_(False)
-            network.eval()
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-    return optimizers
 
 
 def _evaluating(networks: Networks) -> Networks:
