@@ -25,6 +25,8 @@ class Machine:
 
     device: str = "auto"  # "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU when there is one
     workers: int = 0  # processes that read each domain's data ahead; 0 reads in between the steps
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the backbones' features in training; all else is fp32
+    compile: bool = False  # let torch compile the backbones' features: minutes at first, then faster steps
 
     def __post_init__(self) -> None:
         """Refuses a number of processes that cannot be."""

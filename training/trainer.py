@@ -11,12 +11,14 @@ import math
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import Dataset
 
+from training.acceleration import accelerate, require_compiler
 from training.command_line import Machine
 from training.data.augmentation import Augmented
 from training.data.clip import Clip
@@ -77,9 +79,11 @@ def train(
     runs = {} if goes_on else {needed: find_run(needed) for needed in recipe.prerequisites()}
     state = ranks.together(initial_state, recipe, runs, device, folder / "last.pt" if goes_on else None)
     ranks.equalize(state.networks.values())
+    ranks.together(_accelerate, name, state, machine, device)
     created = ranks.first(_create, folder)
     try:
-        ranks.first(write_run_file, folder, name, recipe)
+        computing = {"precision": machine.precision, "processes": str(ranks.size)}
+        ranks.first(write_run_file, folder, name, recipe, computing)
         _loop(name, recipe, folder, state, source, target, device, machine, ranks)
     except OSError as error:
         raise TrainingError(
@@ -113,6 +117,16 @@ def _require_shares(name: str, recipe: Recipe, ranks: Ranks) -> None:
                 f"{name} has {domain} batches of {size}, which {ranks.size} processes cannot share: choose a multiple"
                 f" of {ranks.size} by --{domain}-batch, or train it in one process"
             )
+
+
+def _accelerate(name: str, state: State, machine: Machine, device: torch.device) -> None:
+    if machine.compile:
+        require_compiler(device)
+    num_backbones = sum(
+        accelerate(state.networks[trained], machine.precision, machine.compile) for trained in state.optimizers
+    )
+    if not num_backbones and machine != replace(machine, precision="fp32", compile=False):
+        logger.info("%s trains no backbone: --precision and --compile change nothing", name)
 
 
 def _create(folder: Path) -> bool:
