@@ -203,7 +203,7 @@ def test_an_error_in_one_process_stops_both_with_one_sentence(program: Program, 
     )
     finished = run(*TORCHRUN, path, *COMMAND[2:], "--out", tmp_path / "run")
     assert finished.returncode == 1  # torchrun's own
-    assert finished.stderr.count("exitcode  : 2") == 2
+    assert "exitcode  : 2" in finished.stderr  # torchrun may end the other by SIGTERM, once the first has told
     assert "Traceback (most recent call last)" not in finished.stderr.partition("torch/distributed")[0]
     (error,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert "loss 'source' of 'segmenter' is nan at step 0" in error
@@ -214,7 +214,7 @@ def test_a_mistake_is_told_once_and_leaves_the_folder_alone(tmp_path: Path) -> N
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").touch()
     finished = run(*TORCHRUN, *COMMAND, "--out", tmp_path / "run")
-    assert finished.stderr.count("exitcode  : 2") == 2
+    assert "exitcode  : 2" in finished.stderr  # torchrun may end the other by SIGTERM, once the first has told
     (error,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert error.endswith("run exists: choose another --out, or go on with it by --resume")
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["precious"]
