@@ -250,6 +250,30 @@ def test_killed_processes_go_on_to_the_same_bits_and_in_another_number_too(tmp_p
         assert len(list(folder.glob("tensorboard/*"))) == (1 if folder.name == "whole" else 2)
 
 
+def test_what_a_recipe_starts_from_is_trained_by_both_processes_first(program: Program, tmp_path: Path) -> None:
+    path = program(
+        """
+        from dataclasses import replace
+
+        from training.recipe import NamedRecipe
+        from training.recipes import RECIPES
+        from training.train import main
+
+        recipe = replace(RECIPES["demo-source-only-one"].recipe, steps=2)
+        small = replace(recipe.source, size=(64, 64), num_clips=4)
+        recipe = replace(recipe, source=small, validation=replace(recipe.validation, data=small))
+        RECIPES["first"] = NamedRecipe("The first.", recipe)
+        RECIPES["second"] = NamedRecipe("The second.", replace(recipe, start_from={"segmenter": "first:segmenter"}))
+        main()
+        """
+    )
+    succeed(*TORCHRUN, path, "second", "--out", tmp_path / "runs" / "second", "--device", "cpu")
+    assert sorted(each.name for each in (tmp_path / "runs").iterdir()) == ["first", "second"]
+    for name in ("first", "second"):
+        run_file = json.loads((tmp_path / "runs" / name / "run.json").read_text(encoding="utf-8"))
+        assert run_file["provenance"]["processes"] == "2"
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
     sentence = "tiny has source batches of 3, which 2 processes cannot share: choose a multiple of 2 by --source-batch"
     recipe = replace(tiny_recipe, source_batch=3)
