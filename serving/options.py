@@ -10,13 +10,15 @@ import tyro
 from serving.bundle import Precision, parse_size
 from serving.messages import MAX_INTERVAL, Limits
 
+READY_BUNDLE = Path(__file__).parent / "ready_bundle"  # its model card lies in it
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """Serves bundles to video streams over gRPC, and its status over HTTP."""
 
-    # folders written by export/to_onnx.py
-    bundles: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE [BUNDLE ...]")]
+    # folders written by export/to_onnx.py; default is the small bundle that comes with flowseg
+    bundles: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE ...]")] = (READY_BUNDLE,)
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for all
     port: int = 50051  # for gRPC; 0 takes a free one
     http_port: int = 8080  # for /healthz, /readyz, /metrics and /v1/models; 0 takes a free one

@@ -353,11 +353,10 @@ def test_an_option_that_cannot_work_is_refused(toy_folder: Path, arguments: list
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--no-such-option"], ["--port", "http"], ["--precision", "fp64"]], ids=lambda value: str(value)
+    "arguments", [["--no-such-option"], ["--port", "http"], ["--precision", "fp64"]], ids=lambda value: str(value)
 )
 def test_a_command_line_that_does_not_parse_ends_with_status_2(toy_folder: Path, arguments: list[str]) -> None:
-    bundles = [str(toy_folder)] if arguments else []
-    command = [*SERVER_COMMAND, *bundles, *arguments]
+    command = [*SERVER_COMMAND, str(toy_folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
