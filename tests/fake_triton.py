@@ -63,7 +63,7 @@ class Model:
         assert 1 <= len(requests) <= self.config.max_batch_size
         rows = []
         for inputs, sequence, starts, _ in requests:
-            assert {name: (array.dtype, list(array.shape)) for name, array in inputs.items()} == {
+            assert {name: (array.dtype.type, list(array.shape)) for name, array in inputs.items()} == {
                 tensor.name: (TYPES[model_config_pb2.DataType.Name(tensor.data_type)], [1, *tensor.dims])
                 for tensor in self.config.input
             }

@@ -14,6 +14,7 @@ from serving.bundle import RESULTS, Bundle, StateTensor
 from serving.engine import Engine
 from serving.graphs import pick_variant
 from serving.runtimes.onnx_runtime import OnnxRuntime
+from serving.videos import open_video
 from tests.export.conftest import Exported, Graphs
 from tests.export.test_to_onnx import refusal
 from tests.fake_triton import FakeTriton, Model, read_config
@@ -178,7 +179,7 @@ def test_the_client_writes_the_labels_of_a_video(
         monkeypatch.setattr(sys, "argv", ["triton_client.py", video, *options, "--key-frame-interval", "3"])
         triton_client.main()
         model = server.models["street"]
-    read = np.stack(list(triton_client.open_video(video).frames()))
+    read = np.stack(list(open_video(video).frames()))
     expected = answers(exported.bundle, device, read, 3)
     paths = sorted((tmp_path / "labels").iterdir())
     assert [path.name for path in paths] == [f"{index:06d}.png" for index in range(len(CLIPS[0]))]
