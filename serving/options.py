@@ -9,6 +9,7 @@ import tyro
 
 from serving.bundle import Precision, parse_size
 from serving.messages import MAX_INTERVAL, Limits
+from serving.runtimes.choice import RuntimeChoice
 
 READY_BUNDLE = Path(__file__).parent / "ready_bundle"  # its model card lies in it
 
@@ -26,6 +27,9 @@ class ServerOptions:
     # HEIGHTxWIDTH of the graphs to run, in pixels, like 512x1024; needed for a bundle of several sizes
     size: str | None = None
     device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N
+    # that runs the graphs; "auto" is the fastest that is there: OpenVINO on a CPU, TensorRT on a GPU (once its engines
+    # are built), or else ONNX Runtime
+    runtime: RuntimeChoice = "auto"
     threads: int = 0  # of one graph on the CPU; 0 takes every core
     codec_threads: int = 2  # that decode frames and encode results
     max_streams: int = 64  # open at a time, of each model
