@@ -103,7 +103,11 @@ async def serve(options: ServerOptions, models: Models) -> None:
             metrics.watch_streams(model.label, functools.partial(getattr, model, "num_streams"))
             await asyncio.to_thread(model.load, metrics.watch_runs(model.label))
             logger.info(
-                "%s is warm: %s %s on %s", model.label, model.variant.precision, model.size, model.runtime.description
+                "%s is warm: %s for frames of %s pixels on %s",
+                model.label,
+                model.variant.precision,
+                model.size,
+                model.runtime.description,
             )
         for name in ("", SERVICE):
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
