@@ -82,7 +82,7 @@ def stream_through_server(bundle: Path, video: Path, folder: Path, segmenter: Vi
                 encoding="png",
             )
         )
-    (variant,) = read_bundle(bundle).manifest.variants
+    variant = read_bundle(bundle).manifest.variants[0]  # all have one size
     size = Size(variant.width, variant.height)
     return Streamed(summary, agreement_with_torch(segmenter, size, video, labels))
 

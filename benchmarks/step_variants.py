@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import official_step
+from training.acceleration import accelerate
 from training.data.clip import IGNORE, Clip, LabelledClip
 from training.data.world.dataset import World
 from training.methods.losses import scaled_softmax
@@ -41,7 +42,8 @@ class StepConfig:
     backbone: BackboneName = "resnet101"  # residual network of every DeepLab
     flow_width: float = 1.0  # factor on the channels of flow networks and SFM
     classes: int = 15  # number of classes, 2 to 15
-    precision: Precision = "fp32"  # bf16 is automatic mixed precision; fp64 is for comparing gradients
+    # bf16 is automatic mixed precision, of all of "official" and of the backbones of "ours"; fp64 compares gradients
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built."""
@@ -81,8 +83,11 @@ class Step:
         layout = torch.channels_last if variant == "ours" else torch.contiguous_format
         for network in self.networks.values():
             network.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs miss it
-        if variant == "official":
-            official_step.prepare(self.networks)
+        match variant:
+            case "official":
+                official_step.prepare(self.networks)
+            case "ours" if config.precision == "bf16":
+                accelerate(self.segmenter, "bf16", is_compiled=False)
         self.source, self.target = _clips(config, device, dtype)
 
     @property
@@ -94,9 +99,11 @@ class Step:
         """Forward and backward; returns the losses."""
         for network in self.networks.values():
             network.zero_grad()
+        if self.variant == "ours":
+            return self._ours()
         # Mixed precision is switched on around backward too, since the official order mixes both.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self._official() if self.variant == "official" else self._ours()
+            return self._official()
 
     def gradients(self) -> Iterator[Tensor]:
         """Those of the trained parameters after `run`."""

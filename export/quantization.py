@@ -3,7 +3,7 @@
 Convolutions alone are quantised, per output channel; those whose few values decide much stay as they are: each network
 names its own (`sensitive_layers`). The scales come from the range of every convolution's input on calibration frames,
 on which the state passes from key graph to step graph as in service. Two ways of writing the same integers: `unsigned`
-for ONNX Runtime's kernels on CPUs, `symmetric` for OpenVINO and TensorRT, which take no zero points.
+for ONNX Runtime and OpenVINO on CPUs, `symmetric` for TensorRT, which takes no zero points.
 """
 
 import copy

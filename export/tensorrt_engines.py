@@ -66,9 +66,9 @@ def build_engines(
     suited = [variant for variant in bundle.manifest.variants if runtime.name in variant.runtimes]
     variants = [variant for variant in suited if variant.precision == precision]
     if not variants:
-        there = ", ".join(sorted({variant.precision for variant in suited})) or "none for TensorRT"
+        there = f", only {', '.join(sorted({variant.precision for variant in suited}))}" if suited else ""
         raise BundleError(
-            f"{bundle.folder} has no {precision} graphs, only {there}: export some with"
+            f"{bundle.folder} has no {precision} graphs for TensorRT{there}: export some with"
             f" 'python export/to_onnx.py RUN --out BUNDLE --precision {precision}'"
         )
     try:

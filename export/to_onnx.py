@@ -19,9 +19,8 @@ from typing import Annotated, cast
 
 import tyro
 from pydantic import JsonValue
-from rich.console import Console
-from rich.table import Table
 
+from export.bundle_report import show
 from export.calibration import DomainFrames
 from export.graphs import OPSET
 from export.variants import VariantWriter
@@ -232,27 +231,7 @@ def main() -> None:
         if options.json:
             sys.stdout.write(json.dumps(manifest.verification) + "\n")
         else:
-            Console().print(verification_table(manifest, options.out))
-
-
-def verification_table(manifest: Manifest, folder: Path) -> Table:
-    """What each variant weighs, and how far it is from the network."""
-    table = Table(title=f"{folder}: {manifest.name}@{manifest.version}")
-    for title in ("graphs", "for", "MB", "labels equal (%)", "state differs", "mIoU (%)", "network's"):
-        table.add_column(title, justify="left" if title in ("graphs", "for") else "right")
-    figures = cast("list[dict[str, float]]", manifest.verification["variants"])
-    for variant, of_variant in zip(manifest.variants, figures, strict=True):
-        files = {folder / graph.file for graph in (variant.key, variant.step)}
-        mious = (f"{of_variant[key]:.1f}" if key in of_variant else "" for key in ("miou", "miou_of_network"))
-        table.add_row(
-            f"{variant.precision} {variant.height}x{variant.width}",
-            ", ".join(variant.runtimes),
-            f"{sum(path.stat().st_size for path in files) / 1e6:.1f}",
-            f"{100 * of_variant['label_agreement']:.3f}",
-            f"{of_variant['max_state_difference']:.0e}",
-            *mious,
-        )
-    return table
+            show(Bundle(folder=options.out, manifest=manifest))
 
 
 if __name__ == "__main__":

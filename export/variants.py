@@ -5,8 +5,8 @@
 | fp32 | ONNX Runtime and OpenVINO on a CPU | the fast tail in the step |
 | fp32 | ONNX Runtime's CUDA, TensorRT | the same key, the plain tail |
 | fp16 | ONNX Runtime's CUDA, TensorRT | large networks in half precision |
-| int8 | ONNX Runtime on a CPU | unsigned activations, the fast tail in the step |
-| int8 | OpenVINO, TensorRT | symmetric activations |
+| int8 | ONNX Runtime and OpenVINO on a CPU | unsigned activations, the fast tail in the step |
+| int8 | TensorRT | symmetric activations, the plain tail |
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,10 +60,10 @@ class VariantWriter:
                 unsigned, symmetric = quantized["unsigned"], quantized["symmetric"]
                 key = self._save("key.int8.unsigned", unsigned.key)
                 step_file = self._save("step.int8.unsigned", with_fast_tail(unsigned.step))
-                yield self._variant(precision, ("onnxruntime-cpu",), key, step_file)
+                yield self._variant(precision, CPU, key, step_file)
                 key = self._save("key.int8.symmetric", symmetric.key)
                 step_file = self._save("step.int8.symmetric", symmetric.step)
-                yield self._variant(precision, ("openvino", "tensorrt"), key, step_file)
+                yield self._variant(precision, ("tensorrt",), key, step_file)
 
     @cached_property
     def _single(self) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -7,6 +7,7 @@ that change need not be worse ones.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast
@@ -20,6 +21,8 @@ from torch import Tensor
 from serving.bundle import Bundle, Precision, Variant
 from serving.engine import Engine
 from serving.runtimes.onnx_runtime import OnnxRuntime
+from serving.runtimes.openvino_runtime import OpenVinoRuntime
+from serving.runtimes.runtime import Runtime
 from training.data.world.render import render_clip
 from training.label_spaces import LabelSpace
 from training.metrics import confusion_matrix, mean_iou
@@ -89,23 +92,29 @@ class Verifier:
 
         Returns:
             `label_agreement`: share of equal pixels, `max_state_difference`: largest difference of a state tensor,
-            relative to the largest absolute value in it, the worst over key-frame intervals; with labelled clips also
-            `miou` and `miou_of_network`.
+            relative to the largest absolute value in it, the worst over runtimes and key-frame intervals; with labelled
+            clips also `miou` (the worst) and `miou_of_network`; `verified_on`: the runtimes.
 
         Raises:
             VerificationError: if they differ by more than `TOLERANCES`, or the network's scores are not finite.
         """
-        compared = [self._compare(bundle, variant, interval) for interval in KEY_FRAME_INTERVALS]
-        agreement = min(agreement for agreement, _ in compared)
-        difference = max(difference for _, difference in compared)
+        runtimes = _runtimes(variant)
+        compared = [
+            self._compare(bundle, variant, runtime, interval)
+            for runtime in runtimes
+            for interval in KEY_FRAME_INTERVALS
+        ]
+        agreement = float(np.min([agreement for agreement, _ in compared]))  # NumPy's hand a NaN on, Python's do not
+        difference = float(np.max([difference for _, difference in compared]))
         figures: Figures = {
             "label_agreement": agreement, "max_state_difference": difference, "frames": 2 * NUM_FRAMES,
+            "verified_on": ", ".join(runtime.description for runtime in runtimes),
         }  # fmt: skip
         tolerance = TOLERANCES[variant.precision]
         min_agreement = tolerance.min_label_agreement
         if tolerance.max_miou_loss is not None:
             if self._labelled:
-                figures |= self._mean_ious(bundle, variant)
+                figures |= self._mean_ious(bundle, variant, runtimes)
                 if not _number(figures["miou"]) >= _number(figures["miou_of_network"]) - tolerance.max_miou_loss:
                     raise VerificationError(
                         f"{_name(variant)} loses accuracy: mIoU {figures['miou']:.2f} %, the network has"
@@ -123,10 +132,15 @@ class Verifier:
             )
         return figures
 
-    def _compare(self, bundle: Bundle, variant: Variant, key_frame_interval: int) -> tuple[float, float]:
+    def _compare(
+        self, bundle: Bundle, variant: Variant, runtime: Runtime, key_frame_interval: int
+    ) -> tuple[float, float]:
         """Share of equal labels, and the relative difference of the state after the last frame."""
         expected, expected_state = self._expected[key_frame_interval]
-        with _engine(bundle, variant) as engine, engine.open_stream(key_frame_interval=key_frame_interval) as served:
+        with (
+            _engine(bundle, variant, runtime) as engine,
+            engine.open_stream(key_frame_interval=key_frame_interval) as served,
+        ):
             answers = [served.submit(frame).result().labels for frame in self._clip]
             state = served.state()
         equal_pixels = float(np.mean([answer == labels for answer, labels in zip(answers, expected, strict=True)]))
@@ -134,7 +148,7 @@ class Verifier:
             float(np.abs(state[name] - tensor).max() / max(float(np.abs(tensor).max()), 1e-12))
             for name, tensor in expected_state.items()
         ]
-        return equal_pixels, float(np.max([0.0, *differences]))  # NumPy's maximum hands a NaN on, Python's does not
+        return equal_pixels, float(np.max([0.0, *differences]))
 
     @cached_property
     def _clip(self) -> NDArray[np.uint8]:
@@ -153,15 +167,18 @@ class Verifier:
             expected[interval] = (labels, state)
         return expected
 
-    def _mean_ious(self, bundle: Bundle, variant: Variant) -> Figures:
+    def _mean_ious(self, bundle: Bundle, variant: Variant, runtimes: Sequence[Runtime]) -> Figures:
         """Mean IoU in percent of the variant and of the network on the labelled clips, a key frame on every frame."""
-        predictions = []
-        with _engine(bundle, variant) as engine:
-            for video in with_progress(self._labelled, f"mIoU of {_name(variant)}"):
-                with engine.open_stream(key_frame_interval=1) as served:
-                    predictions.append([served.submit(frame).result().labels for frame in video.frames][-1])
-        miou, miou_of_network = (self._mean_iou(labels) for labels in (predictions, self._network_predictions))
-        return {"miou": miou, "miou_of_network": miou_of_network, "labelled_clips": len(self._labelled)}
+        mious = []
+        for runtime in runtimes:
+            predictions = []
+            with _engine(bundle, variant, runtime) as engine:
+                for video in with_progress(self._labelled, f"mIoU of {_name(variant)}"):
+                    with engine.open_stream(key_frame_interval=1) as served:
+                        predictions.append([served.submit(frame).result().labels for frame in video.frames][-1])
+            mious.append(self._mean_iou(predictions))
+        miou_of_network = self._mean_iou(self._network_predictions)
+        return {"miou": min(mious), "miou_of_network": miou_of_network, "labelled_clips": len(self._labelled)}
 
     @cached_property
     def _network_predictions(self) -> list[NDArray[np.int64]]:
@@ -179,8 +196,19 @@ class Verifier:
         return mean_iou(confusion, self._space.evaluated)
 
 
-def _engine(bundle: Bundle, variant: Variant) -> Engine:
-    return Engine(bundle, variant, OnnxRuntime("cpu"), max_streams=1, max_batch=1)
+def _runtimes(variant: Variant) -> list[Runtime]:
+    """Those of a variant that run on a CPU and are installed; ONNX Runtime for one that has none."""
+    runtimes: list[Runtime] = []
+    if "openvino" in variant.runtimes:
+        with suppress(ValueError):  # it is not installed
+            runtimes.append(OpenVinoRuntime("cpu"))
+    if "onnxruntime-cpu" in variant.runtimes or not runtimes:
+        runtimes.append(OnnxRuntime("cpu"))
+    return runtimes
+
+
+def _engine(bundle: Bundle, variant: Variant, runtime: Runtime) -> Engine:
+    return Engine(bundle, variant, runtime, max_streams=1, max_batch=1)
 
 
 def _name(variant: Variant) -> str:

@@ -26,7 +26,7 @@ from serving.errors import FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun, ModelGraphs, pick_variant
 from serving.key_frames import FixedInterval, KeyFramePolicy
 from serving.results import StepResult, StepTimings
-from serving.runtimes.onnx_runtime import OnnxRuntime
+from serving.runtimes.choice import RuntimeChoice, open_runtime
 from serving.runtimes.runtime import Runtime, Value
 from serving.schedule import Schedule
 from serving.stream import Memory, Stream, give_up
@@ -266,6 +266,7 @@ def open_engine(
     precision: Precision | Literal["auto"] = "auto",
     size: tuple[int, int] | None = None,
     device: str = "cpu",
+    runtime: RuntimeChoice = "auto",
     threads: int = 0,
     max_streams: int = 64,
     max_batch: int = 4,
@@ -275,9 +276,10 @@ def open_engine(
 
     Args:
         folder: of the bundle.
-        precision: of the variant; "auto" is the highest there is for the device.
+        precision: of the variant; "auto" is the highest there is for the runtime.
         size: (height, width) of the variant's frames; may be left out if the bundle has one size.
         device: "cpu" or "cuda:N".
+        runtime: that runs the graphs; "auto" is the fastest that is there.
         threads: of one run on the CPU; 0 takes every core.
         max_streams: open at a time.
         max_batch: frames in one run.
@@ -285,12 +287,12 @@ def open_engine(
 
     Raises:
         BundleError: with one sentence that says what is wrong and what to do.
-        ValueError: if there is no such device.
+        ValueError: if there is no such device, or the runtime is not there.
     """
-    runtime = OnnxRuntime(device, threads=threads)
     bundle = read_bundle(folder)
-    variant = pick_variant(bundle, runtime.name, precision, size)
-    engine = Engine(bundle, variant, runtime, max_streams=max_streams, max_batch=max_batch, observe=observe)
+    chosen = open_runtime(runtime, device, threads, bundle, precision, size)
+    variant = pick_variant(bundle, chosen.name, precision, size)
+    engine = Engine(bundle, variant, chosen, max_streams=max_streams, max_batch=max_batch, observe=observe)
     try:
         engine.warm_up()
     except BaseException:

@@ -9,14 +9,17 @@ import tyro
 
 from serving.bundle import Precision, parse_size
 from serving.messages import MAX_INTERVAL, Limits
+from serving.runtimes.choice import RuntimeChoice
+
+READY_BUNDLE = Path(__file__).parent / "ready_bundle"  # its model card lies in it
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """Serves bundles to video streams over gRPC, and its status over HTTP."""
 
-    # folders written by export/to_onnx.py
-    bundles: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE [BUNDLE ...]")]
+    # folders written by export/to_onnx.py; default is the small bundle that comes with flowseg
+    bundles: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE ...]")] = (READY_BUNDLE,)
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for all
     port: int = 50051  # for gRPC; 0 takes a free one
     http_port: int = 8080  # for /healthz, /readyz, /metrics and /v1/models; 0 takes a free one
@@ -24,6 +27,9 @@ class ServerOptions:
     # HEIGHTxWIDTH of the graphs to run, in pixels, like 512x1024; needed for a bundle of several sizes
     size: str | None = None
     device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N
+    # that runs the graphs; "auto" is the fastest that is there: OpenVINO on a CPU, TensorRT on a GPU (once its engines
+    # are built), or else ONNX Runtime
+    runtime: RuntimeChoice = "auto"
     threads: int = 0  # of one graph on the CPU; 0 takes every core
     codec_threads: int = 2  # that decode frames and encode results
     max_streams: int = 64  # open at a time, of each model

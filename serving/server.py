@@ -24,7 +24,7 @@ from serving.graphs import pick_variant
 from serving.models import Models, ServedModel
 from serving.observability import Metrics
 from serving.options import ServerOptions
-from serving.runtimes.onnx_runtime import OnnxRuntime
+from serving.runtimes.choice import open_runtime
 from serving.service import SERVICE, SegmentationService
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
 
@@ -38,16 +38,17 @@ def read_models(options: ServerOptions) -> Models:
 
     Raises:
         BundleError: with one sentence that says what is wrong.
-        ValueError: if there is no such device.
+        ValueError: if there is no such device, or the runtime that was asked for is not there.
     """
-    runtime = OnnxRuntime(options.device, threads=options.threads)
+    precision, size = options.precision, options.height_and_width()
     models = []
     for folder in options.bundles:
         bundle = read_bundle(folder)
+        runtime = open_runtime(options.runtime, options.device, options.threads, bundle, precision, size)
         models.append(
             ServedModel(
                 bundle,
-                pick_variant(bundle, runtime.name, options.precision, options.height_and_width()),
+                pick_variant(bundle, runtime.name, precision, size),
                 runtime,
                 max_streams=options.max_streams,
                 max_batch=options.max_batch,
@@ -102,7 +103,11 @@ async def serve(options: ServerOptions, models: Models) -> None:
             metrics.watch_streams(model.label, functools.partial(getattr, model, "num_streams"))
             await asyncio.to_thread(model.load, metrics.watch_runs(model.label))
             logger.info(
-                "%s is warm: %s %s on %s", model.label, model.variant.precision, model.size, model.runtime.description
+                "%s is warm: %s for frames of %s pixels on %s",
+                model.label,
+                model.variant.precision,
+                model.size,
+                model.runtime.description,
             )
         for name in ("", SERVICE):
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *((ROOT / wing / "README.md").read_text(encoding="utf-8") for wing in ("training", "export"))]
-COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", "\n".join(PAGES), re.MULTILINE)))
+SHOWN = re.sub(r"torchrun --nproc_per_node \d", "python", "\n".join(PAGES))  # starts the same programs
+COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", SHOWN, re.MULTILINE)))
 WITH_SUBCOMMANDS = ("training.train", "training.data.check")
 
 

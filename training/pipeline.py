@@ -16,8 +16,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from training.command_line import Machine, choose_device, logging_to_stderr, user_errors_exit_with_2
+from training.command_line import Machine, logging_to_stderr, user_errors_exit_with_2
 from training.data import CityscapesSeq, SynthiaSeq, VideoFolder, Viper, World
+from training.distributed import ALONE, Ranks, connected, launched_ranks
 from training.label_spaces import LABEL_SPACES
 from training.recipe import Recipe
 from training.recipes import RECIPES
@@ -78,7 +79,7 @@ def with_roots(value: Value, roots: dict[type, Path]) -> Value:
     return replace(value, **changes)
 
 
-def run_pipeline(options: Options) -> Run:
+def run_pipeline(options: Options, ranks: Ranks = ALONE) -> Run:
     """Trains what is not trained yet and returns the last run.
 
     Raises:
@@ -97,7 +98,8 @@ def run_pipeline(options: Options) -> Run:
     for number, stage in enumerate(order, 1):
         logger.info("stage %d of %d: %s", number, len(order), stage)
         if stage not in converted:
-            last = train_unless_finished(stage, _recipe(stage, options), options.out / stage, options.machine)
+            recipe = _recipe(stage, options)
+            last = train_unless_finished(stage, recipe, options.out / stage, options.machine, ranks)
     return last
 
 
@@ -139,16 +141,21 @@ def _show(options: Options) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    logging_to_stderr()
-    with user_errors_exit_with_2(RunError, TrainingError, ValueError):
-        options = tyro.cli(Options, prog="python -m training.pipeline", description=__doc__)
-        choose_device(options.machine.device)
+    ranks = launched_ranks()
+    if ranks.is_first:
+        logging_to_stderr()
+    with connected(ranks), user_errors_exit_with_2(RunError, TrainingError, ValueError, is_told=ranks.is_first):
+        options = tyro.cli(
+            Options, prog="python -m training.pipeline", description=__doc__, console_outputs=ranks.is_first
+        )
+        ranks.together(ranks.device, options.machine.device)
         if options.list:
-            _show(options)
+            ranks.first(_show, options)
             return
-        run = run_pipeline(options)
-        logger.info("finished: %s", run.folder)
-        sys.stdout.write(f"{run.folder}\n")
+        run = run_pipeline(options, ranks)
+        if ranks.is_first:
+            logger.info("finished: %s", run.folder)
+            sys.stdout.write(f"{run.folder}\n")
 
 
 if __name__ == "__main__":

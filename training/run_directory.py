@@ -215,7 +215,7 @@ def commit() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide about figures."""
-    libraries = ("torch", "numpy", "opencv-python", "onnx", "onnxruntime", "onnxruntime-gpu")
+    libraries = ("torch", "numpy", "opencv-python", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino")
     found = {"python": platform.python_version()}
     for library in libraries:
         try:

@@ -1,84 +1,52 @@
 """The loop: performs the optimizer steps a method asks for. It knows no method.
 
-One iteration draws a source and a target batch, sets the learning rates, and resumes the method's generator until it is
-exhausted; after each yielded `Update` the named network takes one optimizer step.
+One iteration draws a source batch and, for methods that read it, a target batch, sets the learning rates, and resumes
+the method's generator until it is exhausted; after each yielded `Update` the named network takes one optimizer step.
 """
 
-import json
+import contextlib
+import itertools
 import logging
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.optim import Optimizer
 from torch.utils.data import Dataset
-from torch.utils.tensorboard import SummaryWriter
 
+from training.acceleration import accelerate, require_compiler
+from training.command_line import Machine
 from training.data.augmentation import Augmented
 from training.data.clip import Clip
 from training.data.loader import batches
 from training.data.unlabelled import Unlabelled
+from training.distributed import ALONE, Ranks
+from training.journal import Journal
 from training.methods.method import Method, Networks, Update
 from training.recipe import Recipe
 from training.run_directory import (
     Run,
     RunError,
-    load_checkpoint,
-    load_weights,
     read_run,
     recipe_difference,
     save_checkpoint,
-    start_weights,
-    write_aside,
     write_run_file,
 )
+from training.state import State, initial_state
+from training.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item", bound=tuple[Any, ...])
 LOG_EVERY = 20  # iterations between logged losses
+NO_TARGET = Clip(torch.empty(0, 0, 3, 0, 0))  # for methods that do not read it
 
 
 class TrainingError(RuntimeError):
     """Training that cannot go on. The message is one sentence; the last checkpoint is good."""
-
-
-@dataclass
-class State:
-    """All that changes while training."""
-
-    networks: Networks
-    optimizers: dict[str, Optimizer]
-    step: int  # iterations done
-    best_score: float  # of the best validation so far
-    measures: dict[str, float]  # of the last validation
-
-    def checkpoint(self) -> dict[str, Any]:
-        """What it takes to go on from here."""
-        return {
-            "step": self.step,
-            "best_score": self.best_score,
-            "measures": self.measures,
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "rng": torch.get_rng_state(),
-        }
-
-    def restore(self, path: Path) -> None:
-        """Goes back to a checkpoint."""
-        checkpoint = load_checkpoint(path)
-        self.step = int(checkpoint["step"])
-        self.best_score = float(checkpoint["best_score"])
-        self.measures = checkpoint["measures"]
-        for name, network in self.networks.items():
-            load_weights(network, checkpoint["networks"].get(name), f"{path}:{name}")
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
-        torch.set_rng_state(checkpoint["rng"])
 
 
 def train(
@@ -86,9 +54,9 @@ def train(
     recipe: Recipe,
     folder: Path,
     find_run: Callable[[str], Run],
-    device: torch.device,
+    machine: Machine,
     resume: bool = False,
-    workers: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Trains a recipe into a run directory and returns the run.
 
@@ -96,54 +64,79 @@ def train(
         name: of the recipe.
         folder: must not exist, unless `resume` goes on from the last checkpoint in it.
         find_run: gives the runs `recipe.start_from` names.
-        workers: processes that read each domain's data ahead; the order is the same with any number.
+        machine: what to train on.
+        resume: go on from the last checkpoint.
+        ranks: the processes that share each batch. All of them call this and see the same folders.
 
     Raises:
         RunError, ValueError: for what the user can mend, before anything is trained.
         TrainingError: when a loss is not finite, or the disk is full. The last checkpoint is good then.
     """
-    if folder.exists() and not resume:
-        raise RunError(f"{folder} exists: choose another --out, or go on with it by --resume")
-    goes_on = resume and (folder / "last.pt").is_file()
-    if goes_on:
-        _require_same(read_run(folder), name, recipe)
-    source, target = _datasets(recipe)
-    torch.manual_seed(recipe.seed)
-    networks = recipe.method.networks(recipe.source.label_space.num_classes)
-    if not goes_on:
-        start_weights(networks, recipe, find_run)
-    for network in networks.values():
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # channels last: a third faster
-    state = State(networks, _optimizers(recipe.method, networks), step=0, best_score=-math.inf, measures={})
-    if goes_on:
-        state.restore(folder / "last.pt")
-        logger.info("going on at step %d of %d", state.step, recipe.steps)
-
-    created = not folder.exists()
+    goes_on = ranks.first(_goes_on, name, recipe, folder, resume)
+    _require_shares(name, recipe, ranks)
+    device = ranks.together(ranks.device, machine.device)
+    source, target = ranks.together(_datasets, recipe)
+    runs = {} if goes_on else {needed: find_run(needed) for needed in recipe.prerequisites()}
+    state = ranks.together(initial_state, recipe, runs, device, folder / "last.pt" if goes_on else None)
+    ranks.equalize(state.networks.values())
+    ranks.together(_accelerate, name, state, machine, device)
+    created = ranks.first(_create, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
-    try:
-        write_run_file(folder, name, recipe)
-        _loop(name, recipe, folder, state, source, target, device, workers)
+        computing = {"precision": machine.precision, "processes": str(ranks.size)}
+        ranks.first(write_run_file, folder, name, recipe, computing)
+        _loop(name, recipe, folder, state, source, target, device, machine, ranks)
     except OSError as error:
         raise TrainingError(
             f"{folder} cannot be written at step {state.step} ({error.strerror}): make room and go on by --resume"
         ) from error
     finally:
-        if created and not (folder / "last.pt").exists():
+        if created and ranks.is_first and not (folder / "last.pt").exists():
             shutil.rmtree(folder)  # nothing worth keeping: do not stand in the way of the next try
-    return read_run(folder)
+    return ranks.first(read_run, folder)
 
 
-def _require_same(run: Run, name: str, recipe: Recipe) -> None:
+def _goes_on(name: str, recipe: Recipe, folder: Path, resume: bool) -> bool:
+    """Whether there is a checkpoint of this recipe to go on from."""
+    if folder.exists() and not resume:
+        raise RunError(f"{folder} exists: choose another --out, or go on with it by --resume")
+    if not (resume and (folder / "last.pt").is_file()):
+        return False
+    run = read_run(folder)
     if run.name != name:
-        raise RunError(f"{run.folder} is a run of {run.name}, not of {name}: choose another --out")
+        raise RunError(f"{folder} is a run of {run.name}, not of {name}: choose another --out")
     if difference := recipe_difference(run, recipe):
-        raise RunError(
-            f"{run.folder} was trained with {difference}: go on with the same recipe, or choose another --out"
-        )
+        raise RunError(f"{folder} was trained with {difference}: go on with the same recipe, or choose another --out")
+    return True
+
+
+def _require_shares(name: str, recipe: Recipe, ranks: Ranks) -> None:
+    sizes = {"source": recipe.source_batch, "target": recipe.target_batch if recipe.method.reads_target() else 0}
+    for domain, size in sizes.items():
+        if size % ranks.size:
+            raise ValueError(
+                f"{name} has {domain} batches of {size}, which {ranks.size} processes cannot share: choose a multiple"
+                f" of {ranks.size} by --{domain}-batch, or train it in one process"
+            )
+
+
+def _accelerate(name: str, state: State, machine: Machine, device: torch.device) -> None:
+    if machine.compile:
+        require_compiler(device)
+    num_backbones = sum(
+        accelerate(state.networks[trained], machine.precision, machine.compile) for trained in state.optimizers
+    )
+    if not num_backbones and machine != replace(machine, precision="fp32", compile=False):
+        logger.info("%s trains no backbone: --precision and --compile change nothing", name)
+
+
+def _create(folder: Path) -> bool:
+    """Makes a run directory if there is none; whether it did."""
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+    return created
 
 
 def _loop(
@@ -154,65 +147,95 @@ def _loop(
     source: Dataset[Any],
     target: Dataset[Clip],
     device: torch.device,
-    workers: int,
+    machine: Machine,
+    ranks: Ranks,
 ) -> None:
-    source_batches = batches(source, recipe.source_batch, seed=recipe.seed, start_step=state.step, num_workers=workers)
-    target_batches = batches(
-        target, recipe.target_batch, seed=recipe.seed + 1, start_step=state.step, num_workers=workers
+    journal, stopwatch = Journal(name, folder, recipe.steps), Stopwatch()
+    pairs = stopwatch.awaited(
+        ranks.together(_batch_pairs, recipe, source, target, state.step, device, machine.workers, ranks)
     )
-    _forget_later_figures(folder / "metrics.jsonl", state.step)
-    with (
-        _progress() as progress,
-        SummaryWriter(str(folder / "tensorboard"), purge_step=state.step + 1) as board,
-        (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
-    ):
-        task = progress.add_task(name, total=recipe.steps, completed=state.step, figures="")
-
-        def record(figures: dict[str, float]) -> None:
-            log.write(json.dumps({"step": state.step, **figures}) + "\n")
-            log.flush()
-            for figure, value in figures.items():
-                board.add_scalar(figure, value, state.step)
-
+    with contextlib.closing(journal):
+        ranks.first(journal.open, state.step)
         while state.step < recipe.steps:
-            losses = _iteration(recipe, state, next(source_batches), next(target_batches), device)
+            with stopwatch.iteration():
+                losses = _iteration(recipe, state, pairs, device, ranks)
             state.step += 1
-            shown = " ".join(f"{loss} {value:.3f}" for loss, value in losses.items())
-            progress.update(task, completed=state.step, figures=shown)
+            if ranks.is_first:
+                journal.show(state.step, losses)
             if state.step % LOG_EVERY == 0:
-                record({f"loss/{loss}": value for loss, value in losses.items()})
-            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
-                state.measures = recipe.validation.measure(_evaluating(state.networks), device)
-                record({f"validation/{measure}": value for measure, value in state.measures.items()})
-                _save_validated(folder, state, recipe.validation.score(state.measures))
-            elif state.step % recipe.checkpoint_every == 0:
-                save_checkpoint(folder / "last.pt", state.checkpoint())
+                figures = {f"loss/{loss}": value for loss, value in losses.items()}
+                ranks.first(journal.record, state.step, figures | stopwatch.report())
+            is_validated = state.step % recipe.validate_every == 0 or state.step == recipe.steps
+            if is_validated or state.step % recipe.checkpoint_every == 0:
+                ranks.average_statistics(state.networks.values())
+                if is_validated:
+                    ranks.first(_validate, recipe, folder, state, journal, device)
+                ranks.first(save_checkpoint, folder / "last.pt", state.checkpoint())
+    if ranks.is_first and (complaint := stopwatch.complaint()):
+        logger.info("%s: %s", name, complaint)
 
 
-def _forget_later_figures(path: Path, step: int) -> None:
-    """Drops what an interrupted run logged after the checkpoint that it now goes on from."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    write_aside(path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
+def _batch_pairs(
+    recipe: Recipe,
+    source: Dataset[Any],
+    target: Dataset[Clip],
+    step: int,
+    device: torch.device,
+    workers: int,
+    ranks: Ranks,
+) -> Iterator[tuple[Any, Clip]]:
+    """This process's part of the batches of both domains, in the memory of the machine."""
+
+    def batches_of(dataset: Dataset[Item], size: int, seed: int) -> Iterator[Item]:
+        return batches(dataset, size, seed, step, workers, device.type == "cuda", ranks.slice_of(size))
+
+    source_batches = batches_of(source, recipe.source_batch, recipe.seed)
+    if not recipe.method.reads_target():
+        return zip(source_batches, itertools.repeat(NO_TARGET), strict=False)
+    return zip(source_batches, batches_of(target, recipe.target_batch, recipe.seed + 1), strict=True)
 
 
-def _iteration(recipe: Recipe, state: State, source: Any, target: Clip, device: torch.device) -> dict[str, float]:
+def _iteration(
+    recipe: Recipe, state: State, pairs: Iterator[tuple[Any, Clip]], device: torch.device, ranks: Ranks
+) -> dict[str, float]:
+    """The optimizer steps of one iteration; returns the losses, averaged over processes."""
     factor = recipe.method.learning_rate_factor(state.step, recipe.steps)
     for name, optimizer in state.optimizers.items():
         state.networks[name].train()
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-    source = type(source)(*(tensor.to(device, non_blocking=True) for tensor in source))
-    target = Clip(target.frames.to(device, non_blocking=True))
+    updates = _updates(recipe.method, state.networks, pairs, device)
     losses: dict[str, float] = {}
-    for update in recipe.method.updates(state.networks, source, target):
-        losses |= _perform(update, state.optimizers[update.network], state.step)
+    while differentiated := list(filter(None, ranks.gather(ranks.together(_differentiate_next, updates, state.step)))):
+        network = differentiated[0].network
+        ranks.average_gradients(state.networks[network], len(differentiated))
+        state.optimizers[network].step()
+        state.optimizers[network].zero_grad()  # now, so that the next step's graphs do not grow beside old gradients
+        for loss in differentiated[0].losses:
+            losses[loss] = statistics.fmean(each.losses[loss] for each in differentiated)
     return losses
 
 
-def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float]:
+def _updates(
+    method: Method[Any], networks: Networks, pairs: Iterator[tuple[Any, Clip]], device: torch.device
+) -> Iterator[Update]:
+    source, target = next(pairs)
+    source = type(source)(*(tensor.to(device, non_blocking=True) for tensor in source))
+    yield from method.updates(networks, source, Clip(target.frames.to(device, non_blocking=True)))
+
+
+class Differentiated(NamedTuple):
+    """An update whose gradients wait at the parameters."""
+
+    network: str
+    losses: dict[str, float]
+
+
+def _differentiate_next(updates: Iterator[Update], step: int) -> Differentiated | None:
+    """None if there is no further update; other processes may have one."""
+    update = next(updates, None)
+    if update is None:
+        return None
     values = {name: float(loss.detach()) for name, loss in update.losses.items()}
     for name, value in values.items():
         if not math.isfinite(value):
@@ -221,17 +244,17 @@ def _perform(update: Update, optimizer: Optimizer, step: int) -> dict[str, float
                 " data; the last checkpoint is from before"
             )
     torch.stack(list(update.losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
-    optimizer.step()
-    optimizer.zero_grad()  # now, so that the next step's graphs do not grow beside old gradients
-    return values
+    return Differentiated(update.network, values)
 
 
-def _save_validated(folder: Path, state: State, score: float) -> None:
+def _validate(recipe: Recipe, folder: Path, state: State, journal: Journal, device: torch.device) -> None:
+    state.measures = recipe.validation.measure(_evaluating(state.networks), device)
+    journal.record(state.step, {f"validation/{measure}": value for measure, value in state.measures.items()})
+    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in state.measures.items()))
+    score = recipe.validation.score(state.measures)
     if score > state.best_score:
         state.best_score = score
         save_checkpoint(folder / "best.pt", state.checkpoint())
-    save_checkpoint(folder / "last.pt", state.checkpoint())
-    logger.info("step %d: %s", state.step, ", ".join(f"{name} {value:.3f}" for name, value in state.measures.items()))
 
 
 def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:
@@ -246,27 +269,7 @@ def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:
     return source, Unlabelled(recipe.target.open())
 
 
-def _optimizers(method: Method[Any], networks: Networks) -> dict[str, Optimizer]:
-    optimizers = method.optimizers(networks)
-    for name, network in networks.items():
-        if name not in optimizers:
-            network.requires_grad_(False)
-            network.eval()
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-    return optimizers
-
-
 def _evaluating(networks: Networks) -> Networks:
     for network in networks.values():
         network.eval()
     return networks
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-    )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True))

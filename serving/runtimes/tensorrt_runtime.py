@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from serving.bundle import BundleError, RuntimeName
-from serving.plans import Machine, build_command, default_engines_folder, find_plan
+from serving.plans import Machine, Plan, build_command, default_engines_folder, find_plan
 from serving.runtimes.cuda_device import CudaDevice, CudaError, DeviceArray, Handle, Pool
 from serving.runtimes.runtime import Array, Graph, Value
 
@@ -68,13 +68,21 @@ class TensorRTRuntime:
         """Runtime, version and device, for people."""
         return f"TensorRT {self.machine.tensorrt} on cuda:{self.device.number}"
 
+    def find_plan(self, path: Path) -> Plan:
+        """The plan of an ONNX file.
+
+        Raises:
+            BundleError: if there is none that was built on a machine like this one, or it is damaged.
+        """
+        return find_plan(self._engines, path, self.machine)
+
     def load(self, path: Path) -> Graph:
         """Loads the plan of an ONNX file.
 
         Raises:
             BundleError: if there is none that was built on a machine like this one, or it cannot be loaded.
         """
-        plan = find_plan(self._engines, path, self.machine)
+        plan = self.find_plan(path)
         logger.info("loading the plan of %s from %s", path.name, plan.path)
         return self.load_plan(plan.path.read_bytes(), path)
 

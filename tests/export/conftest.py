@@ -14,6 +14,7 @@ from torch import nn
 from export.graphs import key_graph, step_graph
 from export.to_onnx import main
 from serving.bundle import Bundle, read_bundle
+from training.command_line import Machine
 from training.data.world.dataset import World, WorldFlow
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
@@ -99,7 +100,7 @@ def train_small(name: str, folder: Path) -> Run:
     def no_prerequisites(name: str) -> Run:
         raise AssertionError(f"nothing starts from {name}")
 
-    return train(name, recipe, folder, no_prerequisites, torch.device("cpu"))
+    return train(name, recipe, folder, no_prerequisites, Machine("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,11 +57,17 @@ def per_frame_bundle(per_frame_run: Run, tmp_path_factory: pytest.TempPathFactor
     return read_bundle(folder)
 
 
+def with_variants(bundle: Bundle, variants: Sequence[Variant]) -> Bundle:
+    return bundle.model_copy(update={"manifest": bundle.manifest.model_copy(update={"variants": tuple(variants)})})
+
+
 def only_first_size(exported: Exported) -> Bundle:
-    manifest = exported.bundle.manifest
-    return exported.bundle.model_copy(
-        update={"manifest": manifest.model_copy(update={"variants": manifest.variants[:1]})}
-    )
+    return with_variants(exported.bundle, [first_variant(exported.bundle)])
+
+
+def first_variant(bundle: Bundle) -> Variant:
+    """Of those that are for TensorRT."""
+    return next(variant for variant in bundle.manifest.variants if "tensorrt" in variant.runtimes)
 
 
 def files(folder: Path) -> set[str]:
@@ -94,7 +100,7 @@ def test_streams_on_engines_have_the_answers_of_onnx_runtime(
 ) -> None:
     bundle = only_first_size(exported)
     built = build_engines(bundle, "fp32", OPTIONS, runtime, engines)
-    variant = bundle.manifest.variants[0]
+    variant = first_variant(bundle)
     assert [engine.plan.sidecar.graph for engine in built] == [
         graph.file for graph in (variant.key, variant.step) if graph.outputs
     ]
@@ -123,7 +129,7 @@ def test_the_sidecar_tells_what_an_engine_is(bundle: Bundle, runtime: TensorRTRu
     path = engine.plan.path
     sidecar = Sidecar.model_validate_json(path.with_suffix(".json").read_bytes())
     assert sidecar == engine.plan.sidecar
-    step = bundle.manifest.variants[0].step
+    step = first_variant(bundle).step
     assert (sidecar.graph, sidecar.key.onnx_sha256) == (step.file, step.sha256)
     assert sidecar.plan_sha256 == file_sha256(path)
     assert (sidecar.key.batches, sidecar.key.workspace_bytes) == ((1, 2), 1 << 30)
@@ -149,7 +155,7 @@ def test_tensorrt_itself_builds_engines_that_answer_like_the_graphs(
     bundle = only_first_size(exported)
     runtime = TensorRTRuntime("cuda", engines)
     build_engines(bundle, "fp32", BuildOptions(batch, 1 << 30), runtime, engines)
-    variant = bundle.manifest.variants[0]
+    variant = first_variant(bundle)
     comparison = compare(bundle, variant, runtime, (1, 2, 3, 4)[: batch[-1]])  # as a server loads them
     assert comparison.label_agreement > 0.9999
     assert comparison.max_state_difference < 1e-3
@@ -182,7 +188,7 @@ def test_a_damaged_engine_is_built_again(
     (second,) = build_engines(bundle, "fp32", OPTIONS, runtime, engines)
     assert not second.is_cached
     assert gpu.num_builds == 2
-    runtime.load(bundle.path(bundle.manifest.variants[0].step))
+    runtime.load(bundle.path(first_variant(bundle).step))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +235,7 @@ def test_another_graph_or_precision_makes_it_another(
 def test_of_two_graphs_only_the_one_without_an_engine_is_built(
     exported: Exported, runtime: TensorRTRuntime, engines: Path, gpu: Behaviour
 ) -> None:
-    if not exported.bundle.manifest.variants[0].state:
+    if not first_variant(exported.bundle).state:
         pytest.skip("it has one")
     bundle = only_first_size(exported)
     key, step = build_engines(bundle, "fp32", OPTIONS, runtime, engines)
@@ -258,7 +264,7 @@ def test_what_was_timed_is_used_for_the_next_engine(
 
 def as_precision(bundle: Bundle, precision: str) -> Bundle:
     variants = tuple(variant.model_copy(update={"precision": precision}) for variant in bundle.manifest.variants)
-    return bundle.model_copy(update={"manifest": bundle.manifest.model_copy(update={"variants": variants})})
+    return with_variants(bundle, variants)
 
 
 def wrong_labels(share: float) -> Callable[[Arrays], Arrays]:
@@ -298,7 +304,7 @@ def test_engines_are_kept_if_they_answer_as_their_precision_should(
 def test_engines_whose_state_differs_are_not_kept(
     exported: Exported, runtime: TensorRTRuntime, engines: Path, gpu: Behaviour, name: str, factor: float
 ) -> None:
-    variant = exported.bundle.manifest.variants[0]
+    variant = first_variant(exported.bundle)
     if not variant.state:
         pytest.skip("it has no state")
     prefix = "next_" if name == "step" else ""
@@ -325,7 +331,7 @@ def test_every_batch_size_is_compared(bundle: Bundle, runtime: TensorRTRuntime, 
 
 
 def test_onnx_runtime_compares_equal_to_itself(exported: Exported) -> None:
-    variant = exported.bundle.manifest.variants[0]
+    variant = first_variant(exported.bundle)
     comparison = compare(exported.bundle, variant, OnnxRuntime("cpu", threads=1), (1, 3))
     assert comparison.label_agreement > 0.9999
     assert comparison.max_state_difference < 1e-4
@@ -337,7 +343,7 @@ def test_onnx_runtime_compares_equal_to_itself(exported: Exported) -> None:
 def changed_bundle(bundle: Bundle, folder: Path, change: Callable[[onnx.ModelProto], object]) -> Bundle:
     """A copy with another step graph, whose hash is right."""
     shutil.copytree(bundle.folder, folder)
-    (variant,) = bundle.manifest.variants
+    variant = first_variant(bundle)
     path = folder / variant.step.file
     model = onnx.load(path)
     change(model)
@@ -372,9 +378,9 @@ def test_a_build_that_fails_leaves_nothing(
     with pytest.raises(EngineError) as caught:
         build_engines(bundle, "fp32", OPTIONS, runtime, engines)
     assert str(caught.value) == (
-        f"TensorRT {runtime.machine.tensorrt} cannot build step.fp32.64x64.onnx (Requested amount of GPU memory could"
-        " not be allocated): if memory ran out, free the GPU of other programs, give it more --workspace, or ask for"
-        " smaller --batch"
+        f"TensorRT {runtime.machine.tensorrt} cannot build step.fp32.gpu.64x64.onnx (Requested amount of GPU memory"
+        " could not be allocated): if memory ran out, free the GPU of other programs, give it more --workspace, or ask"
+        " for smaller --batch"
     )
     assert not files(engines)
 
@@ -394,7 +400,7 @@ def test_an_interrupted_build_leaves_nothing(
 def test_a_precision_that_the_bundle_lacks_is_refused_with_how_to_export_it(
     bundle: Bundle, runtime: TensorRTRuntime, engines: Path
 ) -> None:
-    with pytest.raises(BundleError, match=r"has no int8 graphs, only fp32: export some with .* --precision int8'$"):
+    with pytest.raises(BundleError, match=r"no int8 graphs for TensorRT, only fp32: export some .* --precision int8'$"):
         build_engines(bundle, "int8", OPTIONS, runtime, engines)
     assert not engines.exists()
 
@@ -421,18 +427,21 @@ def test_the_command_tells_what_it_built(
         call(monkeypatch, *arguments, "--json")
         (told,) = json.loads(capsys.readouterr().out)
         assert told["cached"] is is_cached
-        assert (told["graph"], told["precision"], told["batches"]) == ("step.fp32.64x64.onnx", "fp32", [1, 2])
+        assert (told["graph"], told["precision"], told["batches"]) == ("step.fp32.gpu.64x64.onnx", "fp32", [1, 2])
         assert Path(told["plan"]).is_file()
         assert told["comparison"]["label_agreement"] > 0.9999
     call(monkeypatch, *arguments)
-    assert capsys.readouterr().out.startswith(f"step.fp32.64x64.onnx: {told['plan']} {{")
+    assert capsys.readouterr().out.startswith(f"step.fp32.gpu.64x64.onnx: {told['plan']} {{")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--precision", "fp8"), "there is no precision 'fp8': choose one of fp32, fp16, int8"),
-        (("--precision", "fp16"), "has no fp16 graphs, only fp32: export some with 'python export/to_onnx.py RUN"),
+        (
+            ("--precision", "fp16"),
+            "has no fp16 graphs for TensorRT, only fp32: export some with 'python",
+        ),
         (("--batch", "2,4"), "--batch 2,4 lacks 1, which a frame that is alone needs: use --batch 1,2,4"),
         (("--batch", "many"), "--batch 'many' does not read as numbers of frames, like 1,4,16"),
         (("--workspace", "4GB"), "--workspace '4GB' does not read as an amount of memory, like 512MiB or 4GiB"),
@@ -462,7 +471,7 @@ def test_a_bundle_that_is_damaged_is_refused(
     tmp_path: Path,
 ) -> None:
     folder = shutil.copytree(bundle.folder, tmp_path / "damaged")
-    with (folder / bundle.manifest.variants[0].step.file).open("ab") as file:
+    with (folder / first_variant(bundle).step.file).open("ab") as file:
         file.write(b"\0")
     assert "does not match the manifest's SHA-256" in refusal(monkeypatch, capsys, engines, folder)
     assert "there is no bundle at" in refusal(monkeypatch, capsys, engines, tmp_path / "absent")

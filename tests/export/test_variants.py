@@ -11,7 +11,7 @@ from export.graphs import KeyGraph, StepGraph
 from export.half_precision import in_half_precision
 from export.quantization import Pair, sensitive_weights
 from export.variants import VariantWriter
-from export.verify import Verifier
+from export.verify import Verifier, _runtimes
 from serving.bundle import Bundle, ClassInfo, Manifest, Precision, Variant
 from tests.export.conftest import SIZE, Graphs
 from training.data.world.dataset import World
@@ -59,8 +59,11 @@ def test_lower_precision_answers_nearly_like_the_network(
             format="flowseg-bundle", format_version=2, name="n", version="1", classes=classes, variants=(variant,),
             provenance={}, verification={},
         )  # fmt: skip
+        bundle = Bundle(folder=tmp_path, manifest=manifest)
         agreements = [
-            verifier._compare(Bundle(folder=tmp_path, manifest=manifest), variant, interval)[0] for interval in (1, 3)
+            verifier._compare(bundle, variant, runtime, interval)[0]
+            for runtime in _runtimes(variant)
+            for interval in (1, 3)
         ]
         # random networks have many pixels that are nearly undecided
         assert min(agreements) > {"fp16": 0.99, "int8": 0.8}[precision]
@@ -97,10 +100,11 @@ def test_integers_are_in_all_convolutions_but_the_sensitive_ones(
                     assert (node.input[1] in initializers) == (node.input[1] in sensitive), node.input[1]
 
 
-def test_unsigned_activations_are_for_onnx_runtime_and_symmetric_ones_for_the_others(
+def test_unsigned_activations_are_for_cpus_and_symmetric_ones_for_gpus(
     graphs: Graphs, tmp_path: Path, pairs: list[Pair]
 ) -> None:
     unsigned, symmetric = write(graphs, "int8", tmp_path, pairs)
+    assert (unsigned.runtimes, symmetric.runtimes) == (("onnxruntime-cpu", "openvino"), ("tensorrt",))
     for variant, types in ((unsigned, {np.dtype(np.uint8)}), (symmetric, {np.dtype(np.int8)})):
         found = set()
         for graph in (variant.key, variant.step):

@@ -1,3 +1,4 @@
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.verify import Figures, LabelledVideo, VerificationError, Verifier
 from serving.bundle import Bundle, BundleError, file_sha256, read_bundle, write_manifest
+from serving.runtimes.onnx_runtime import OnnxRuntime
 from tests.export.conftest import Exported
 from training.data.world.dataset import World
 from training.models.video_segmenter import VideoSegmenter
@@ -60,6 +62,8 @@ def spoilt(
 def test_a_bundle_answers_like_the_network_it_was_made_from(exported: Exported) -> None:
     figures = verify(segmenter(exported), exported.bundle.folder)
     assert figures["frames"] == 8
+    assert str(figures["verified_on"]).endswith(OnnxRuntime("cpu").description)
+    assert ("OpenVINO" in str(figures["verified_on"])) == (importlib.util.find_spec("openvino") is not None)
     assert isinstance(figures["label_agreement"], float)
     assert 0.9999 <= figures["label_agreement"] <= 1
     assert isinstance(figures["max_state_difference"], float)

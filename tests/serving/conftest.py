@@ -36,6 +36,7 @@ from serving.bundle import (
     ClassInfo,
     GraphFile,
     Manifest,
+    RuntimeName,
     StateTensor,
     Variant,
     file_sha256,
@@ -115,7 +116,13 @@ def _save(path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, list[int]],
     onnx.save(model, path)
 
 
-def write_toy_bundle(folder: Path, *, name: str = "toy", version: str = "1") -> Path:
+def write_toy_bundle(
+    folder: Path,
+    *,
+    name: str = "toy",
+    version: str = "1",
+    runtimes: tuple[RuntimeName, ...] = ("onnxruntime-cpu", "onnxruntime-cuda"),
+) -> Path:
     """Writes the toy into a new folder."""
     folder.mkdir()
     frame = [SIZE, SIZE, 3]
@@ -159,7 +166,7 @@ def write_toy_bundle(folder: Path, *, name: str = "toy", version: str = "1") -> 
     _save(folder / "step.onnx", step_nodes, step_inputs, step_outputs)
     variant = Variant(
         precision="fp32",
-        runtimes=("onnxruntime-cpu", "onnxruntime-cuda"),
+        runtimes=runtimes,
         height=SIZE,
         width=SIZE,
         state=(StateTensor(name="total", shape=(1,)), StateTensor(name="anchor", shape=(1,))),

@@ -1,5 +1,6 @@
 """The command `python -m serving.server` in a process of its own."""
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -134,6 +135,30 @@ async def test_several_bundles_are_served_side_by_side(toy_folder: Path, tmp_pat
             conversation = await converse(server.address, configuration(model=name), *requests(10, 20))
             assert conversation.labels == [20, 30]
             assert conversation.results[0].provenance.model == f"{name}@1"
+
+
+@in_asyncio
+async def test_each_bundle_has_the_fastest_runtime_that_it_has_graphs_for(toy_folder: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    other = write_toy_bundle(tmp_path / "other", name="other", runtimes=("openvino",))
+    with start_server(tmp_path / "log", str(toy_folder), str(other)) as server:
+        for name in ("toy", "other"):
+            assert (await converse(server.address, configuration(model=name), *requests(10, 20))).labels == [20, 30]
+        models = httpx.get(f"http://127.0.0.1:{server.http_port}/v1/models").json()["models"]
+        assert [model["runtime"].split()[0] for model in models] == ["ONNX", "OpenVINO"]
+        assert "toy@1 runs by ONNX Runtime" in server.log.read_text()
+        assert "other@1 runs by OpenVINO" in server.log.read_text()
+    with start_server(tmp_path / "log", str(other), "--runtime", "openvino") as server:
+        assert (await converse(server.address, configuration(), *requests(10, 20))).labels == [20, 30]
+        assert " runs by " not in server.log.read_text()
+
+
+def test_a_runtime_that_the_bundle_has_no_graphs_for_is_refused(toy_folder: Path) -> None:
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    sentence = refusal(str(toy_folder), "--runtime", "openvino")
+    assert sentence.startswith(f"{toy_folder} has these graphs for openvino: none; 'fp32' picks 0 of them")
 
 
 # --- shutting down --------------------------------------------------------------------------------------------------
@@ -335,6 +360,11 @@ PICKS = (
         (["--max-streams", "0"], "--max-streams must be 1 or more, not 0"),
         (["--port", "65536"], "--port must be within 0..65535, not 65536"),
         (["--device", "abacus"], "'abacus' is no device: choose cpu, cuda or cuda:N"),
+        (["--runtime", "tensorrt"], "'cpu' is no device for TensorRT: choose cuda or cuda:N"),
+        (
+            ["--runtime", "openvino", "--device", "cuda"],
+            "'cuda' is no device for OpenVINO, which flowseg runs on the CPU: choose cpu",
+        ),
         (["--precision", "int8"], PICKS.format(folder="{folder}", wanted="int8")),
         (["--size", "64x128"], PICKS.format(folder="{folder}", wanted="fp32 64x128")),
         (["--size", "128"], "size '128' does not read HEIGHTxWIDTH, like 512x1024"),
@@ -344,7 +374,7 @@ PICKS = (
             "two bundles have the same name and version: serve one of them, or export with --version",
         ),
     ],
-    ids=["value", "port", "device", "precision", "size", "no size", "host", "twice"],
+    ids=["value", "port", "device", "no GPU", "no CPU", "precision", "size", "no size", "host", "twice"],
 )
 def test_an_option_that_cannot_work_is_refused(toy_folder: Path, arguments: list[str], sentence: str) -> None:
     given = [argument.format(folder=toy_folder) for argument in arguments]
@@ -353,11 +383,10 @@ def test_an_option_that_cannot_work_is_refused(toy_folder: Path, arguments: list
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--no-such-option"], ["--port", "http"], ["--precision", "fp64"]], ids=lambda value: str(value)
+    "arguments", [["--no-such-option"], ["--port", "http"], ["--precision", "fp64"]], ids=lambda value: str(value)
 )
 def test_a_command_line_that_does_not_parse_ends_with_status_2(toy_folder: Path, arguments: list[str]) -> None:
-    bundles = [str(toy_folder)] if arguments else []
-    command = [*SERVER_COMMAND, *bundles, *arguments]
+    command = [*SERVER_COMMAND, str(toy_folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.command_line import Machine
 from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
 from training.methods.method import Networks, Update
@@ -52,7 +53,7 @@ def train_tiny(tiny_recipe: Recipe, tmp_path: Path) -> Train:
 
     def train_it(folder: str = "run", resume: bool = False, **changes: object) -> Run:
         recipe = replace(tiny_recipe, **changes)  # type: ignore[arg-type]  # fields by name
-        return train("tiny", recipe, tmp_path / folder, no_prerequisites, torch.device("cpu"), resume)
+        return train("tiny", recipe, tmp_path / folder, no_prerequisites, Machine("cpu"), resume)
 
     return train_it
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.training.conftest import no_prerequisites
+from training.command_line import Machine
 from training.recipe import Recipe
 from training.run_directory import Run
 from training.trainer import train
@@ -15,7 +16,7 @@ def test_a_gpu_trains_the_weights_that_the_cpu_trains(tiny_recipe: Recipe, tmp_p
     recipe = replace(tiny_recipe, steps=1)
 
     def weights_from(device: str) -> torch.Tensor:
-        run: Run = train("tiny", recipe, tmp_path / device, no_prerequisites, torch.device(device))
+        run: Run = train("tiny", recipe, tmp_path / device, no_prerequisites, Machine(device))
         return torch.cat([parameter.flatten() for parameter in run.networks()["segmenter"].parameters()])
 
     difference = (weights_from("cuda") - weights_from("cpu")).abs()

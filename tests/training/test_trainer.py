@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.command_line import Machine
 from training.data.clip import Clip, LabelledClip
+from training.data.unlabelled import Unlabelled
 from training.data.world.dataset import World
 from training.methods.method import Networks, Update
 from training.methods.supervised import SupervisedStageOne
@@ -59,7 +61,7 @@ def test_reading_ahead_in_other_processes_changes_nothing(
     tiny_recipe: Recipe, train_tiny: Train, tmp_path: Path
 ) -> None:
     recipe = replace(tiny_recipe, augment_source=True)
-    train("tiny", recipe, tmp_path / "ahead", lambda name: pytest.fail(name), torch.device("cpu"), workers=2)
+    train("tiny", recipe, tmp_path / "ahead", lambda name: pytest.fail(name), Machine("cpu", workers=2))
     here = weights(train_tiny("here", augment_source=True))
     assert not differing(here, load_checkpoint(tmp_path / "ahead" / "last.pt")["networks"]["segmenter"])
 
@@ -75,7 +77,7 @@ def test_an_existing_folder_is_refused_and_left_alone(train_tiny: Train, tmp_pat
 def test_a_folder_that_cannot_be_written_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"file/run cannot be written"):
-        train("tiny", tiny_recipe, tmp_path / "file" / "run", lambda name: pytest.fail(name), torch.device("cpu"))
+        train("tiny", tiny_recipe, tmp_path / "file" / "run", lambda name: pytest.fail(name), Machine("cpu"))
 
 
 @dataclass(eq=False)
@@ -92,7 +94,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name_and_leaves_nothing_half_w
 ) -> None:
     monkeypatch.setattr(SupervisedStageOne, "updates", Diverging.updates)
     with pytest.raises(TrainingError, match="loss 'source' of 'segmenter' is nan at step 0"):
-        train("tiny", tiny_recipe, tmp_path / "run", lambda name: pytest.fail(name), torch.device("cpu"))
+        train("tiny", tiny_recipe, tmp_path / "run", lambda name: pytest.fail(name), Machine("cpu"))
     assert not (tmp_path / "run").exists()
 
 
@@ -110,7 +112,7 @@ def test_target_labels_never_reach_a_method(
 
     monkeypatch.setattr(SupervisedStageOne, "updates", watching)
     recipe = replace(tiny_recipe, steps=1)
-    train("tiny", recipe, tmp_path / "run", lambda name: pytest.fail(name), torch.device("cpu"))
+    train("tiny", recipe, tmp_path / "run", lambda name: pytest.fail(name), Machine("cpu"))
     assert seen == [Clip]
 
 
@@ -118,7 +120,7 @@ def test_a_run_starts_from_another_runs_weights(train_tiny: Train, tiny_recipe: 
     origin = train_tiny("origin")
     frozen = replace(tiny_recipe, steps=1, start_from={"segmenter": "origin:segmenter"})
     assert frozen.prerequisites() == ("origin",)
-    run = train("next", frozen, tmp_path / "next", lambda name: origin, torch.device("cpu"))
+    run = train("next", frozen, tmp_path / "next", lambda name: origin, Machine("cpu"))
     moved = weights(run)["segnet.conv1.weight"] - weights(origin)["segnet.conv1.weight"]
     assert 0 < float(moved.abs().max()) < 5e-3  # one step of Adam at 1e-3, not a new initialisation
 
@@ -127,10 +129,10 @@ def test_another_architectures_weights_are_refused(train_tiny: Train, tiny_recip
     origin = train_tiny("origin", steps=1)
     recipe = replace(tiny_recipe, start_from={"segmenter.segnet": "origin:segmenter.segnet.layer1"})
     with pytest.raises(RunError, match=r"origin:segmenter.segnet.layer1 does not fit DeepLab"):
-        train("next", recipe, tmp_path / "next", lambda name: origin, torch.device("cpu"))
+        train("next", recipe, tmp_path / "next", lambda name: origin, Machine("cpu"))
     recipe = replace(tiny_recipe, start_from={"segmenter.neck": "origin:segmenter"})
     with pytest.raises(RunError, match=r"this recipe has no network part 'segmenter.neck'"):
-        train("next", recipe, tmp_path / "next", lambda name: origin, torch.device("cpu"))
+        train("next", recipe, tmp_path / "next", lambda name: origin, Machine("cpu"))
     assert not (tmp_path / "next").exists()
 
 
@@ -141,5 +143,34 @@ def test_domains_with_different_classes_are_refused(tiny_recipe: Recipe, tmp_pat
     with pytest.raises(ValueError, match="choose data sets with one label space"):
         train(
             "tiny", replace(tiny_recipe, target=OtherClasses()), tmp_path / "run", lambda name: pytest.fail(name),
-            torch.device("cpu"),
+            Machine("cpu"),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("forward_target", [True, False])
+def test_target_clips_are_read_only_for_methods_that_look_at_them(
+    forward_target: bool, tiny_recipe: Recipe, train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real_item = Unlabelled.__getitem__
+
+    def watching(data: Unlabelled, index: int) -> Clip:
+        seen.append(index)
+        return real_item(data, index)
+
+    monkeypatch.setattr(Unlabelled, "__getitem__", watching)
+    assert isinstance(tiny_recipe.method, SupervisedStageOne)
+    run = train_tiny(method=replace(tiny_recipe.method, forward_target=forward_target))
+    assert len(seen) == (4 if forward_target else 0)
+    assert set(run.measures()) == {"miou"}  # of the target's validation frames
+
+
+def test_how_long_iterations_take_and_wait_stands_beside_their_losses(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.LOG_EVERY", 2)
+    run = train_tiny()
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    timed = [line for line in lines if "loss/source" in line]
+    assert [line["step"] for line in timed] == [2, 4]
+    assert all(0 < line["seconds/data"] < line["seconds/step"] for line in timed)

@@ -24,9 +24,10 @@ class Visit(int):
 class EndlessShuffle(Sampler[list[int]]):
     """Batches of indices: every pass over the data is shuffled anew, and its incomplete last batch dropped."""
 
-    def __init__(self, length: int, batch_size: int, seed: int, start_step: int) -> None:
-        """Begins where `start_step` batches have been taken already."""
+    def __init__(self, length: int, batch_size: int, seed: int, start_step: int, part: slice) -> None:
+        """Begins where `start_step` batches have been taken already; gives a part of each batch."""
         self.length, self.batch_size, self.seed, self.start_step = length, batch_size, seed, start_step
+        self.part = part
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields batches for ever."""
@@ -37,12 +38,18 @@ class EndlessShuffle(Sampler[list[int]]):
             order = torch.randperm(self.length, generator=generator).tolist()
             for batch in range(first, batches_per_pass):
                 indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [Visit(index, number) for index in indices]
+                yield [Visit(index, number) for index in indices[self.part]]
             number, first = number + 1, 0
 
 
 def batches(
-    dataset: Dataset[Item], batch_size: int, seed: int, start_step: int = 0, num_workers: int = 0
+    dataset: Dataset[Item],
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    part: slice = slice(None),
 ) -> Iterator[Item]:
     """Batches without end, of the type of the items.
 
@@ -52,6 +59,8 @@ def batches(
         seed: decides the order; not negative.
         start_step: batches to leave out at the beginning, without reading them.
         num_workers: processes that read ahead; 0 reads in this one.
+        pin_memory: lets a GPU copy batches while it computes.
+        part: of each batch, that is read and given.
 
     Raises:
         ValueError: if no batch can be filled.
@@ -59,6 +68,9 @@ def batches(
     length = len(dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare its length
     if not 1 <= batch_size <= length:
         raise ValueError(f"a batch of {batch_size} cannot be filled from {length} clips: choose 1 to {length}")
-    sampler = EndlessShuffle(length, batch_size, seed, start_step)
+    sampler = EndlessShuffle(length, batch_size, seed, start_step, part)
     generator = torch.Generator().manual_seed(seed)  # else opening a loader would advance torch's own random numbers
-    return iter(DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, generator=generator))
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, num_workers=num_workers, generator=generator, pin_memory=pin_memory
+    )
+    return iter(loader)

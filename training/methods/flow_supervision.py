@@ -37,6 +37,10 @@ class FlowSupervision(Method[FlowClip]):
         """See `Method.optimizers`."""
         return {"flow_net": self.optimizer.build([ParameterGroup(list(networks["flow_net"].parameters()))])}
 
+    def reads_target(self) -> bool:
+        """See `Method.reads_target`."""
+        return False
+
     def updates(self, networks: Networks, source: FlowClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""
         del target

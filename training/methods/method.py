@@ -42,6 +42,10 @@ class Method(Generic[Source]):
         """What every learning rate is multiplied with before step `step` (from 0) of `steps`."""
         return self.schedule.factor(step, steps)
 
+    def reads_target(self) -> bool:
+        """Whether `updates` looks at the target; if not, no target clip is read, and it gets a clip without frames."""
+        return True
+
     def updates(self, networks: Networks, source: Source, target: Clip) -> Iterator[Update]:
         """The optimizer steps of one iteration. `target` are the unlabelled frames of the other domain."""
         raise NotImplementedError

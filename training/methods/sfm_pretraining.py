@@ -41,6 +41,10 @@ class SfmPretraining(Method[LabelledClip]):
         """See `Method.optimizers`."""
         return {"sfm": self.optimizer.build([ParameterGroup(list(networks["sfm"].parameters()))])}
 
+    def reads_target(self) -> bool:
+        """See `Method.reads_target`."""
+        return False
+
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source; none on clips whose last frame has no label to learn from."""
         del target

@@ -48,6 +48,10 @@ class SupervisedStageOne(Method[LabelledClip]):
         segmenter = cast("PerFrame", networks["segmenter"])
         return {"segmenter": self.optimizer.build(stage_one_groups(segmenter.segnet))}
 
+    def reads_target(self) -> bool:
+        """See `Method.reads_target`."""
+        return self.forward_target
+
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""
         segmenter = cast("PerFrame", networks["segmenter"])
@@ -74,6 +78,10 @@ class SupervisedStageTwo(Method[LabelledClip]):
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
         """See `Method.optimizers`."""
         return {"segmenter": self.optimizer.build(stage_two_groups(cast("Accel", networks["segmenter"])))}
+
+    def reads_target(self) -> bool:
+        """See `Method.reads_target`."""
+        return self.forward_target
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""

@@ -5,6 +5,7 @@ CRFs, TPAMI 2018; auxiliary classifier as in Tsai et al., CVPR 2018. Names of we
 pooling and one classifier per level follow the official SFC code. Scores come out at 1/8 resolution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,17 +68,14 @@ class DeepLab(nn.Module):
             self.layer5 = Classifier(block.expansion * spec.widths[2], num_classes)
         self.layer6 = Classifier(channels, num_classes)
         self.auxiliary = auxiliary
+        self.training_trunk: Trunk = trunk  # in training mode, in whose place `training.acceleration` puts faster ones
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
 
     def features(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """What layer3 and layer4 make of a frame (B, 3, H, W), RGB in 0..1: two maps at 1/8 resolution."""
-        stem = F.relu(self.bn1(self.conv1(segmentation_input(frame))), inplace=True)
-        shallow = self.layer2(self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1)))
-        middle: Tensor = self.layer3(shallow)
-        deep: Tensor = self.layer4(middle)
-        return middle, deep
+        return self.training_trunk(self, frame) if self.training else trunk(self, frame)
 
     def forward(self, frame: Tensor) -> Tensor:
         """Scores of the main classifier."""
@@ -94,6 +92,18 @@ class DeepLab(nn.Module):
         """`forward`, with hooks."""
         scores: Tensor = super().__call__(frame)
         return scores
+
+
+Trunk = Callable[[DeepLab, Tensor], tuple[Tensor, Tensor]]
+
+
+def trunk(network: DeepLab, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """See `DeepLab.features`."""
+    stem = F.relu(network.bn1(network.conv1(segmentation_input(frame))), inplace=True)
+    shallow = network.layer2(network.layer1(F.max_pool2d(stem, 3, stride=2, padding=1)))
+    middle: Tensor = network.layer3(shallow)
+    deep: Tensor = network.layer4(middle)
+    return middle, deep
 
 
 class BasicBlock(nn.Module):

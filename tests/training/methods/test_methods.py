@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -147,3 +148,22 @@ def test_flow_supervision_asks_for_flow_from_the_last_frame_to_the_one_before(
         torch.nn.init.zeros_(parameter)
     (update,) = method.updates(networks, flow_source, target)
     assert update.losses["end_point_error"].item() == pytest.approx(5**0.5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_reads_no_target_trains_without_one(
+    name: str, small: Small, source: LabelledClip, flow_source: FlowClip
+) -> None:
+    method = small(name)
+    networks = method.networks(4)
+    method.optimizers(networks)
+    clip = flow_source if name == "flow_supervision" else source
+    nothing = Clip(torch.empty(0, 0, 3, 0, 0))
+    with pytest.raises(IndexError) if method.reads_target() else contextlib.nullcontext():
+        assert len(list(method.updates(networks, clip, nothing))) == 1
+
+
+@pytest.mark.parametrize("stage", ["one", "two"])
+def test_a_supervised_method_reads_the_target_only_to_forward_it(stage: str, small: Small) -> None:
+    assert not small(f"supervised_stage_{stage}").reads_target()
+    assert small(f"supervised_stage_{stage}", forward_target=True).reads_target()
