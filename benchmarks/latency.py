@@ -27,6 +27,7 @@ from benchmarks.untrained_bundles import parse_architecture, per_frame_network, 
 from export.to_onnx import parse_precisions
 from serving.bundle import Bundle, BundleError, Precision, parse_size, read_bundle
 from serving.runtimes.onnx_runtime import OnnxRuntime
+from serving.runtimes.openvino_runtime import OpenVinoRuntime
 from serving.runtimes.runtime import Runtime
 from training.command_line import logging_to_file, logging_to_stderr, user_errors_exit_with_2
 from training.models.deeplab import BackboneName
@@ -45,7 +46,8 @@ class Options:
     # networks with random weights to measure too: Accel of two residual networks, like resnet101/resnet18
     architecture: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="REFERENCE/UPDATE")] = ()
     opponent: BackboneName = "resnet101"  # residual network of the per-frame DeepLab to compare with
-    runtime: Annotated[str, tyro.conf.arg(metavar="RUNTIME[,RUNTIME...]")] = "onnxruntime"  # comma-separated
+    # comma-separated: onnxruntime, openvino
+    runtime: Annotated[str, tyro.conf.arg(metavar="RUNTIME[,RUNTIME...]")] = "onnxruntime"
     # comma-separated: fp32, int8
     precision: Annotated[str, tyro.conf.arg(metavar="PRECISION[,PRECISION...]")] = "fp32"
     # frame size in pixels; may be given several times; default is every size of the bundles, or 512x1024 without any
@@ -76,13 +78,15 @@ def open_runtime(name: str, threads: int) -> Runtime:
     """The runtime of a name, on the CPU.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it is not installed.
     """
     match name:
         case "onnxruntime":
             return OnnxRuntime("cpu", threads=threads)
+        case "openvino":
+            return OpenVinoRuntime("cpu", threads=threads)
         case _:
-            raise ValueError(f"there is no runtime {name!r} to measure: choose onnxruntime")
+            raise ValueError(f"there is no runtime {name!r} to measure on the CPU: choose onnxruntime or openvino")
 
 
 def make_plan(options: Options) -> Plan:

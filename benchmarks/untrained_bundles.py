@@ -1,9 +1,12 @@
 """Bundles of networks with random weights: for time, which does not depend on what a network has learned.
 
 BatchNorm statistics and the ranges of 8-bit integers are those of frames of the embedded world, so the values in the
-network are of ordinary size. A bundle that is there already is taken as it is: delete its folder to export anew.
+network are of ordinary size. A bundle that was exported before is taken again, unless the code or a library that made it
+has changed; old ones may be deleted.
 """
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -21,12 +24,14 @@ from training.models.deeplab import BACKBONES, BackboneName
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
-from training.run_directory import commit
+from training.run_directory import commit, versions
 from training.target_statistics import with_target_statistics
 
 logger = logging.getLogger(__name__)
 STATISTICS_SIZE = (128, 256)  # of the frames that BatchNorm sees, in pixels: statistics hardly depend on it
 SEEDS = (1, 2)  # of the clips
+THIS = Path(__file__)
+ROOT = THIS.parents[1]
 Size = tuple[int, int]  # height, width in pixels
 
 
@@ -53,7 +58,7 @@ def untrained_bundle(folder: Path, name: str, config: SegmenterConfig, size: Siz
     Raises:
         ValueError: if it cannot be written, or what is there is no bundle.
     """
-    path = folder / f"{name}.{precision}.{size[0]}x{size[1]}"
+    path = folder / f"{name}.{precision}.{size[0]}x{size[1]}.{_digest_of_the_exporter()}"
     if path.exists():
         return read_bundle(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -100,6 +105,14 @@ def _untrained(config: SegmenterConfig) -> VideoSegmenter:
     adapted = with_target_statistics(segmenter, clips, torch.device("cpu"))
     assert isinstance(adapted, VideoSegmenter)
     return adapted
+
+
+def _digest_of_the_exporter() -> str:
+    """Of all that decides what a bundle holds."""
+    digest = hashlib.sha256(json.dumps(versions()).encode())
+    for source in (*sorted((ROOT / "export").glob("*.py")), *sorted((ROOT / "training" / "models").glob("*.py")), THIS):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _backbone(name: str, text: str) -> BackboneName:

@@ -39,6 +39,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def int8_bundle(finished: Path) -> Path:
+    (folder,) = (finished / "cache").glob(f"{NETWORKS[0]}.int8.64x64.*")
+    return folder
+
+
 def report_of(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder / "results" / "latency.json").read_text(encoding="utf-8"))
     return report
@@ -92,7 +97,7 @@ def test_tables_and_a_plot_come_with_the_figures(finished: Path) -> None:
 def test_a_bundle_brings_its_accuracy_and_its_size(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = read_bundle(finished / "cache" / f"{NETWORKS[0]}.int8.64x64")
+    bundle = read_bundle(int8_bundle(finished))
     verified: dict[str, Any] = {"label_agreement": 0.995, "miou": 40.0, "miou_of_network": 40.25, "frames": 8}
     manifest = bundle.manifest.model_copy(update={"verification": {"variants": [verified, {}], "dropped": []}})
     write_manifest(bundle.folder, manifest)
@@ -184,7 +189,7 @@ def test_the_number_of_threads_is_put_back() -> None:
         ("NET --intervals often", "--intervals 'often' does not read as numbers of frames"),
         ("NET --precision fp16", "fp16 graphs are for GPUs and this measures the CPU: choose fp32 or int8"),
         ("NET --precision fp8", "there is no precision 'fp8'"),
-        ("NET --runtime tensorrt", "there is no runtime 'tensorrt' to measure: choose"),
+        ("NET --runtime tensorrt", "there is no runtime 'tensorrt' to measure on the CPU: choose"),
         ("NET --size 100x64", "size 100x64 is no multiple of 8: use --size 96x64"),
         ("BUNDLE --precision fp32", "has these graphs for onnxruntime-cpu: int8 64x64; 'fp32 64x64' picks 0 of them"),
     ],
@@ -197,8 +202,7 @@ def test_a_mistake_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bundle = finished / "cache" / f"{NETWORKS[0]}.int8.64x64"
-    words = arguments.replace("NET", SMALL).replace("BUNDLE", f"{bundle} --opponent resnet10_slim")
+    words = arguments.replace("NET", SMALL).replace("BUNDLE", f"{int8_bundle(finished)} --opponent resnet10_slim")
     with pytest.raises(SystemExit) as stopped:
         run_command(monkeypatch, words, finished / "cache", tmp_path)
     assert stopped.value.code == 2
