@@ -1,8 +1,8 @@
 """Bundles of networks with random weights: for time, which does not depend on what a network has learned.
 
 BatchNorm statistics and the ranges of 8-bit integers are those of frames of the embedded world, so the values in the
-network are of ordinary size. A bundle that was exported before is taken again, unless the code or a library that made it
-has changed; old ones may be deleted.
+network are of ordinary size. A bundle that was exported before is taken again, unless the code or a library that made
+it has changed; old ones may be deleted.
 """
 
 import hashlib
