@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import logging
 import sys
@@ -114,6 +115,20 @@ def test_a_bundle_brings_its_accuracy_and_its_size(
     (lost,) = [goal for goal in report["goals"] if "mIoU" in goal["what"]]
     assert (lost["figure"], lost["is_met"]) == (0.25, True)
     assert "| 99.50 | 40.0 | 40.2 |" in (tmp_path / "latency.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_each_runtime_has_an_opponent_of_its_own_and_all_are_compared_with_onnx_runtime(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = f"{SMALL} --runtime onnxruntime,openvino --size 64x64 --seconds 0.01 --rounds 2"
+    run_command(monkeypatch, arguments, finished / "cache", tmp_path)
+    report = json.loads((tmp_path / "latency.json").read_text(encoding="utf-8"))
+    rows = {(row["network"], row["runtime"]): row for row in report["sizes"][0]["networks"]}
+    assert set(rows) == {(network, runtime) for network in NETWORKS for runtime in ("onnxruntime", "openvino")}
+    assert rows[NETWORKS[1], "openvino"]["times_as_fast_as_opponent"]["1"] == 1
+    assert rows[NETWORKS[0], "openvino"]["graphs"]["key"]["times_as_fast_as_onnxruntime_fp32"] != 1
+    assert [description.split()[0] for description in report["runtimes"]] == ["ONNX", "OpenVINO"]
 
 
 def test_a_network_that_was_exported_is_not_exported_again(
