@@ -143,11 +143,12 @@ def networks(options: Options, plan: Plan, size: Size) -> list[Network]:
 def run(options: Options) -> dict[str, Any]:
     """Measures, writes the files and returns the report."""
     plan = make_plan(options)
+    at_commit = commit()  # before the log changes the tree
     with logging_to_file(options.out.with_suffix(".log"), "w"), torch_threads(options.threads):
         chosen = {
             key: value for key, value in dataclasses.asdict(options).items() if key not in ("out", "json", "cache")
         } | {"bundles": list(plan.bundles)}
-        computer, at_commit = machine(torch.device("cpu")), commit()  # before this command makes it busy itself
+        computer = machine(torch.device("cpu"))  # before this command makes it busy itself
         measurement = Measurement(
             runtimes=plan.runtimes, intervals=plan.intervals, batch=options.batch, threads=options.threads,
             seconds=options.seconds, rounds=options.rounds, clock=options.clock,

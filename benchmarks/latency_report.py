@@ -10,7 +10,8 @@ MAX_MIOU_LOSS = 0.5  # points of mean IoU (%)
 OVER_OPPONENT = {"5": 2.0, "10": 2.5}  # how many times as fast as the opponent, by key-frame interval
 TIMES_FLOOR = 1.5  # of the fastest path, each graph
 COLORS = {"fp32": "tab:blue", "int8": "tab:orange"}
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*"  # of networks on runtimes
+LINES = ("--", ":", "-.")  # of runtimes, for per-frame networks
 NO_ACCURACY = "Networks without accuracy have random weights, or it was not measured when they were exported."
 
 
@@ -141,8 +142,9 @@ def draw_plot(report: dict[str, Any]) -> Figure:
                 marker = MARKERS[networks.index((row["network"], row["runtime"])) % len(MARKERS)]
                 axes.plot(places, milliseconds, color=color, marker=marker, label=label)
             else:
-                dashes = (0, (6, 2 + 2 * networks.index((row["network"], row["runtime"]))))
-                axes.axhline(milliseconds[0], color=color, linestyle=dashes, label=label)
+                runtimes = list(dict.fromkeys(runtime for _, runtime in networks))
+                line = LINES[runtimes.index(row["runtime"]) % len(LINES)]
+                axes.axhline(milliseconds[0], color=color, linestyle=line, label=label)
         axes.set_xticks(range(len(places)), list(row["ms_per_frame"]))
         axes.set_xlabel("key-frame interval")
         axes.set_ylabel("ms per frame")
