@@ -1,6 +1,6 @@
 """Frames of the domain a segmenter will see: what int8 is calibrated on, and the labelled ones that it is judged on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,18 +30,17 @@ class DomainFrames:
         self._validation = recipe.validation.data
         self._own_videos = videos is not None
 
-    def check(self, sizes: Sequence[Size]) -> None:
-        """Opens the data once.
+    def check(self, size: Size) -> None:
+        """Opens the data once, before anything is written.
 
         Raises:
             ValueError: if there is nothing to calibrate on.
         """
-        for size in sizes[:1]:
-            try:
-                self._open(self._target, size)
-            except (ValueError, OSError) as error:
-                remedy = "choose another --calibration" if self._own_videos else "give --calibration DIR"
-                raise ValueError(f"int8 has no frames to be calibrated on ({error}): {remedy}") from error
+        try:
+            self._open(self._target, size)
+        except (ValueError, OSError) as error:
+            remedy = "choose another --calibration" if self._own_videos else "give --calibration DIR"
+            raise ValueError(f"int8 has no frames to be calibrated on ({error}): {remedy}") from error
 
     def pairs(self, size: Size) -> list[Pair]:
         """Frames in a row from clips all over the target domain."""

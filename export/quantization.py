@@ -113,7 +113,10 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 
 def sensitive_weights(graph: nn.Module) -> frozenset[str]:
-    """Names, as in the exported file, of the weights that networks below `graph` want to keep in floating point."""
+    """Names, as in the exported file, of the weights that networks below `graph` want to keep in floating point.
+
+    Key and step hold the same segmenter under the same name, so either graph names those of both.
+    """
     layers = [
         (f"{path}.{layer}." if path else f"{layer}.")
         for path, module in graph.named_modules()

@@ -94,7 +94,7 @@ def export_bundle(
         raise RunError(f"{run.folder} trained no segmenter: export a run whose recipe does")
     domain = DomainFrames(run.recipe, calibration) if "int8" in precisions else None
     if domain is not None:
-        domain.check(sizes)
+        domain.check(sizes[0])
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from export.fast_tail import with_fast_tail
-from export.graphs import KeyGraph, StepGraph, key_graph, state_shapes, step_graph
+from export.graphs import StepGraph, key_graph, state_shapes, step_graph
 from export.half_precision import in_half_precision
 from export.quantization import Pair, quantize, sensitive_weights
 from serving.bundle import GraphFile, Precision, RuntimeName, StateTensor, Variant, file_sha256
@@ -56,7 +56,7 @@ class VariantWriter:
                 step = step_graph(half, self.height, self.width)
                 yield self._variant(precision, GPU, key, self._save("step.fp16", step))
             case "int8":
-                quantized = quantize(*self._single, self._sensitive(), self.calibration)
+                quantized = quantize(*self._single, sensitive_weights(StepGraph(self.segmenter)), self.calibration)
                 unsigned, symmetric = quantized["unsigned"], quantized["symmetric"]
                 key = self._save("key.int8.unsigned", unsigned.key)
                 step_file = self._save("step.int8.unsigned", with_fast_tail(unsigned.step))
@@ -70,9 +70,6 @@ class VariantWriter:
         """Key and step in single precision, with the plain tail."""
         size = (self.height, self.width)
         return key_graph(self.segmenter, *size), step_graph(self.segmenter, *size)
-
-    def _sensitive(self) -> frozenset[str]:
-        return sensitive_weights(KeyGraph(self.segmenter)) | sensitive_weights(StepGraph(self.segmenter))
 
     def _variant(
         self, precision: Precision, runtimes: tuple[RuntimeName, ...], key: GraphFile, step: GraphFile

@@ -236,7 +236,7 @@ def test_of_two_graphs_only_the_one_without_an_engine_is_built(
     exported: Exported, runtime: TensorRTRuntime, engines: Path, gpu: Behaviour
 ) -> None:
     if not first_variant(exported.bundle).state:
-        pytest.skip("it has one")
+        pytest.skip("it has one graph")
     bundle = only_first_size(exported)
     key, step = build_engines(bundle, "fp32", OPTIONS, runtime, engines)
     step.plan.path.unlink()

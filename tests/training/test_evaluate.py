@@ -3,6 +3,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def refusal(
     assert len(lines) == 1, lines
     assert contents(folder) == before
     return lines[0]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """`refusal` of the command, called with arguments alone."""
+    return partial(refusal, monkeypatch, capsys, tmp_path)
 
 
 def untrained(folder: Path, recipe: Recipe) -> Run:
@@ -285,13 +292,9 @@ def test_labels_are_for_videos_alone_and_both_options_go_together(
     own_videos: tuple[object, ...],
     tiny_recipe: Recipe,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
 ) -> None:
     run = untrained(tmp_path / "run", tiny_recipe).folder
-
-    def refused(*arguments: object) -> str:
-        return refusal(monkeypatch, capsys, tmp_path, *arguments)
 
     assert "give --labels DIR and --label-map FILE" in refused(run, *own_videos[:-2])
     assert "--dataset world brings its labels" in refused(run, "--dataset", "world", *own_videos[4:])
@@ -302,13 +305,9 @@ def test_mistakes_are_one_sentence_and_status_2(
     layouts: Path,
     tiny_recipe: Recipe,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
 ) -> None:
     run = untrained(tmp_path / "run", tiny_recipe).folder
-
-    def refused(*arguments: object) -> str:
-        return refusal(monkeypatch, capsys, tmp_path, *arguments)
 
     assert "there is no run at" in refused(tmp_path / "nowhere")
     assert "there is no run at" in refused(run / "last.pt")
