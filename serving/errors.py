@@ -1,4 +1,6 @@
-"""What can go wrong with a stream or one of its frames. `service.py` holds the one table from these to status codes."""
+"""What can go wrong with a stream or one of its frames. `statuses.py` holds the one table from these to status codes."""
+
+from enum import Enum
 
 
 class ServingError(Exception):
@@ -13,8 +15,25 @@ class FrameFailedError(ServingError):
     """A frame on which the runtime failed; the stream goes on from the state before it."""
 
 
+class DeviceMemoryError(FrameFailedError):
+    """A frame for which the device had no memory left."""
+
+
+class DropReason(Enum):
+    """Why a frame was dropped; the value is for people."""
+
+    SUPERSEDED = "a newer frame took its place"
+    DEADLINE = "its deadline passed"
+    OVERLOAD = "the latency objective could not be held with it"
+
+
 class FrameDroppedError(ServingError):
-    """A frame that made way for newer ones before any work was done on it."""
+    """A frame that was given up before any work was done on it."""
+
+    def __init__(self, reason: DropReason) -> None:
+        """Keeps the reason."""
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class InvalidRequestError(ServingError):
@@ -30,6 +49,10 @@ class ModelNotFoundError(ServingError):
     """No model of that name and version."""
 
 
+class StreamNotFoundError(ServingError):
+    """No open stream of that name."""
+
+
 class StreamLimitError(ServingError):
     """No room for another stream."""
 
@@ -43,4 +66,24 @@ class StreamClosedError(UnavailableError):
 
 
 class IdleTimeoutError(ServingError):
-    """The client sent nothing for too long."""
+    """The client sent nothing, or took nothing, for too long."""
+
+
+class FrameTooLargeError(ServingError):
+    """A frame of more bytes than the server takes; ends the stream."""
+
+
+class StreamClosedByAdminError(ServingError):
+    """An administrator closed the stream."""
+
+
+class ModelLoadError(ServingError):
+    """A bundle that cannot be served."""
+
+
+class ModelExistsError(ServingError):
+    """A model of that name and version is served already."""
+
+
+class LastModelError(ServingError):
+    """Without this model the server would have none."""

@@ -1,16 +1,12 @@
-"""Protobuf messages to what the server works with, and back."""
+"""A stream's configuration from the schema's messages to what the server works with, checked and filled in."""
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from serving.elasticity import Objective
 from serving.errors import InvalidRequestError
 from serving.frames import Encoding, Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
-from serving.label_maps import class_shares, encode_png, scale_labels
-from serving.models import ServedModel
-from serving.results import StepResult
+from serving.key_frames import Adaptive, FixedInterval, KeyFramePolicy, Manual
 
 ENCODINGS = {
     pb.FRAME_ENCODING_JPEG: Encoding.JPEG,
@@ -18,9 +14,16 @@ ENCODINGS = {
     pb.FRAME_ENCODING_RAW_RGB: Encoding.RAW_RGB,
     pb.FRAME_ENCODING_RAW_BGR: Encoding.RAW_BGR,
     pb.FRAME_ENCODING_RAW_GRAY: Encoding.RAW_GRAY,
+    pb.FRAME_ENCODING_RAW_NV12: Encoding.RAW_NV12,
+    pb.FRAME_ENCODING_H264: Encoding.H264,
+    pb.FRAME_ENCODING_H265: Encoding.H265,
 }
+SIZED_ENCODINGS = frozenset({Encoding.JPEG, Encoding.PNG, Encoding.H264, Encoding.H265})  # the data tell their size
 LATEST_ONLY_IN_FLIGHT = 4  # one waits, one runs, one is encoded, one is on the wire
 MAX_INTERVAL = 100_000  # frames
+DEFAULT_MIN_INTERVAL = 2  # frames, of adaptive key frames
+DEFAULT_MAX_INTERVAL = 30
+MAX_MILLISECONDS = 3_600_000  # of deadlines and objectives: an hour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,18 @@ class Limits:
     default_in_flight: int  # frames of one stream
     default_key_frame_interval: int  # frames
     max_consecutive_errors: int  # frame errors in a row that end a stream
-    idle_timeout_s: float  # without a message from the client
+    idle_timeout_s: float  # without a message from the client, or until it takes one
+    resume_s: float  # that the state of a broken stream is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """A checked Outputs."""
+
+    labels: pb.LabelMapSize
+    label_encoding: pb.PixelMapEncoding
+    wants_confidence: bool
+    overlay: pb.OverlayEncoding  # UNSPECIFIED is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +57,13 @@ class SessionConfig:
 
     encoding: Encoding
     size: Size | None  # of the frames; None is that of the first one
-    key_frame_interval: int  # frames
+    key_frames: pb.KeyFrames  # its zeros filled in
     policy: pb.DeliveryPolicy
     max_in_flight: int  # frames
-    labels: pb.LabelMapSize
-    wants_confidence: bool
+    max_age_s: float  # of frames without a deadline of their own; 0 is none
+    outputs: OutputConfig
+    objective: Objective | None
+    resume_token: str
 
 
 def parse_config(config: pb.StreamConfig, limits: Limits) -> SessionConfig:
@@ -56,40 +72,139 @@ def parse_config(config: pb.StreamConfig, limits: Limits) -> SessionConfig:
     Raises:
         InvalidRequestError: with the field that is wrong.
     """
-    encoding = ENCODINGS.get(config.format.encoding)
-    if encoding is None:
-        raise InvalidRequestError("config.format.encoding", "name one of the encodings of the schema")
-    interval = limits.default_key_frame_interval
-    if config.HasField("fixed_key_frames"):
-        interval = config.fixed_key_frames.interval
-    if not 1 <= interval <= MAX_INTERVAL:
-        raise InvalidRequestError("config.fixed_key_frames.interval", f"{interval} is not within 1..{MAX_INTERVAL}")
+    encoding, size = parse_format(config.format, "config.format", limits)
     policy = config.delivery.policy or pb.DELIVERY_POLICY_BLOCK
     if policy not in pb.DeliveryPolicy.values():
         raise InvalidRequestError("config.delivery.policy", f"there is no policy {policy}")
-    labels = config.outputs.labels or pb.LABEL_MAP_SIZE_NATIVE
-    if labels not in pb.LabelMapSize.values():
-        raise InvalidRequestError("config.outputs.labels", f"there is no label map size {labels}")
     return SessionConfig(
         encoding=encoding,
-        size=_size(config.format, encoding, limits.max_frame_pixels),
-        key_frame_interval=interval,
+        size=size,
+        key_frames=parse_key_frames(config.key_frames, "config.key_frames", limits),
         policy=policy,
         max_in_flight=_max_in_flight(config.delivery.max_in_flight, policy, limits),
-        labels=labels,
-        wants_confidence=config.outputs.confidence,
+        max_age_s=parse_milliseconds(config.delivery.max_age_ms, "config.delivery.max_age_ms") / 1e3,
+        outputs=parse_outputs(config.outputs, "config.outputs"),
+        objective=_objective(config.latency) if config.HasField("latency") else None,
+        resume_token=config.resume_token,
     )
 
 
-def _size(frame_format: pb.FrameFormat, encoding: Encoding, max_pixels: int) -> Size | None:
+def parse_format(frame_format: pb.FrameFormat, field: str, limits: Limits) -> tuple[Encoding, Size | None]:
+    """Encoding and size of frames; None where each frame tells its own.
+
+    Raises:
+        InvalidRequestError: with the field that is wrong, below `field`.
+    """
+    encoding = ENCODINGS.get(frame_format.encoding)
+    if encoding is None:
+        raise InvalidRequestError(f"{field}.encoding", "name one of the encodings of the schema")
     size = Size(frame_format.width, frame_format.height)
-    if size == (0, 0) and encoding in (Encoding.JPEG, Encoding.PNG):
-        return None
+    if size == (0, 0) and encoding in SIZED_ENCODINGS:
+        return encoding, None
     if min(size) < 1:
-        raise InvalidRequestError("config.format", f"{size} is no size: give both width and height")
-    if size.width * size.height > max_pixels:
-        raise InvalidRequestError("config.format", f"{size} is more than {max_pixels / 1e6:.1f} megapixels")
-    return size
+        raise InvalidRequestError(field, f"{size} is no size: give both width and height")
+    if size.width * size.height > limits.max_frame_pixels:
+        raise InvalidRequestError(field, f"{size} is more than {limits.max_frame_pixels / 1e6:.1f} megapixels")
+    if encoding is Encoding.RAW_NV12 and (size.width % 2 or size.height % 2):
+        raise InvalidRequestError(field, f"{size} has an odd side, NV12 stores two by two pixels: send even ones")
+    return encoding, size
+
+
+def parse_key_frames(key_frames: pb.KeyFrames, field: str, limits: Limits) -> pb.KeyFrames:
+    """The policy with its zeros filled in.
+
+    Raises:
+        InvalidRequestError: with the field that is wrong, below `field`.
+    """
+    match key_frames.WhichOneof("policy"):
+        case "fixed":
+            filled = pb.KeyFrames(fixed=key_frames.fixed)
+            _check_interval(filled.fixed.interval, f"{field}.fixed.interval")
+        case "adaptive":
+            wanted = key_frames.adaptive
+            least = wanted.min_interval or DEFAULT_MIN_INTERVAL
+            most = wanted.max_interval or max(least, DEFAULT_MAX_INTERVAL)
+            staleness = wanted.staleness or Adaptive.staleness
+            _check_interval(least, f"{field}.adaptive.min_interval")
+            _check_interval(most, f"{field}.adaptive.max_interval")
+            if most < least:
+                raise InvalidRequestError(f"{field}.adaptive.max_interval", f"{most} is less than min_interval, {least}")
+            if not 0 < staleness < float("inf"):
+                raise InvalidRequestError(f"{field}.adaptive.staleness", f"{staleness:g} is not above 0 and finite")
+            filled = pb.KeyFrames(
+                adaptive=pb.AdaptiveKeyFrames(min_interval=least, max_interval=most, staleness=staleness)
+            )
+        case "manual":
+            filled = pb.KeyFrames(manual=key_frames.manual)
+        case _:
+            filled = pb.KeyFrames(fixed=pb.FixedKeyFrames(interval=limits.default_key_frame_interval))
+    return filled
+
+
+def key_frame_policy(key_frames: pb.KeyFrames) -> KeyFramePolicy:
+    """What the engine asks, from a policy that `parse_key_frames` gave."""
+    match key_frames.WhichOneof("policy"):
+        case "fixed":
+            return FixedInterval(key_frames.fixed.interval)
+        case "adaptive":
+            adaptive = key_frames.adaptive
+            return Adaptive(
+                min_interval=adaptive.min_interval, max_interval=adaptive.max_interval, staleness=adaptive.staleness
+            )
+        case _:
+            return Manual()
+
+
+def parse_outputs(outputs: pb.Outputs, field: str) -> OutputConfig:
+    """What results are to hold.
+
+    Raises:
+        InvalidRequestError: with the field that is wrong, below `field`.
+    """
+    labels = outputs.labels or pb.LABEL_MAP_SIZE_NATIVE
+    if labels not in pb.LabelMapSize.values():
+        raise InvalidRequestError(f"{field}.labels", f"there is no label map size {labels}")
+    label_encoding = outputs.label_encoding or pb.PIXEL_MAP_ENCODING_PNG
+    if label_encoding not in pb.PixelMapEncoding.values():
+        raise InvalidRequestError(f"{field}.label_encoding", f"there is no encoding {label_encoding}")
+    if outputs.overlay not in pb.OverlayEncoding.values():
+        raise InvalidRequestError(f"{field}.overlay", f"there is no encoding {outputs.overlay}")
+    return OutputConfig(
+        labels=labels,
+        label_encoding=label_encoding,
+        wants_confidence=outputs.confidence,
+        overlay=outputs.overlay,
+    )
+
+
+def parse_milliseconds(milliseconds: int, field: str) -> int:
+    """A time that a client gave.
+
+    Raises:
+        InvalidRequestError: if it is more than an hour.
+    """
+    if milliseconds > MAX_MILLISECONDS:
+        raise InvalidRequestError(field, f"{milliseconds} is more than an hour ({MAX_MILLISECONDS})")
+    return milliseconds
+
+
+def _objective(latency: pb.LatencyObjective) -> Objective:
+    if not latency.target_ms:
+        raise InvalidRequestError("config.latency.target_ms", "an objective needs a target: give 1 or more")
+    parse_milliseconds(latency.target_ms, "config.latency.target_ms")
+    if latency.max_key_frame_interval:
+        _check_interval(latency.max_key_frame_interval, "config.latency.max_key_frame_interval")
+    return Objective(
+        target_ms=latency.target_ms,
+        max_key_frame_interval=latency.max_key_frame_interval,
+        may_skip_steps=latency.may_skip_steps,
+        may_drop_frames=latency.may_drop_frames,
+    )
+
+
+def _check_interval(interval: int, field: str) -> None:
+    if not 1 <= interval <= MAX_INTERVAL:
+        raise InvalidRequestError(field, f"{interval} is not within 1..{MAX_INTERVAL}")
 
 
 def _max_in_flight(wanted: int, policy: pb.DeliveryPolicy, limits: Limits) -> int:
@@ -97,47 +212,9 @@ def _max_in_flight(wanted: int, policy: pb.DeliveryPolicy, limits: Limits) -> in
     if policy == pb.DELIVERY_POLICY_LATEST_ONLY:
         if wanted:
             raise InvalidRequestError(field, "LATEST_ONLY has a bound of its own: leave it 0")
-        return LATEST_ONLY_IN_FLIGHT
-    least = 2 if policy == pb.DELIVERY_POLICY_DROP_OLDEST else 1  # one runs, so one can wait and be dropped
+        return min(LATEST_ONLY_IN_FLIGHT, max(2, limits.max_in_flight))  # one runs, so one can wait and be dropped
+    least = 2 if policy == pb.DELIVERY_POLICY_DROP_OLDEST else 1  # the same
     max_in_flight = wanted or limits.default_in_flight
     if not least <= max_in_flight <= limits.max_in_flight:
         raise InvalidRequestError(field, f"{max_in_flight} is not within {least}..{limits.max_in_flight}")
     return max_in_flight
-
-
-def result_message(
-    result: StepResult, frame: pb.Frame, native: Size, model: ServedModel, config: SessionConfig
-) -> pb.FrameResult:
-    """The answer to a frame of size `native`, its maps encoded; the decoding, encoding and total times are left out."""
-    labels = confidence = None
-    if config.labels != pb.LABEL_MAP_SIZE_NONE:
-        size = native if config.labels == pb.LABEL_MAP_SIZE_NATIVE else model.size
-        labels = _pixel_map(scale_labels(result.labels, size))
-    if config.wants_confidence:
-        confidence = _pixel_map(result.confidence)
-    return pb.FrameResult(
-        sequence=frame.sequence,
-        capture_time_us=frame.capture_time_us,
-        labels=labels,
-        confidence=confidence,
-        provenance=pb.Provenance(
-            kind=pb.FRAME_KIND_KEY if result.key_frame_age == 0 else pb.FRAME_KIND_PROPAGATED,
-            refreshes_key=result.refreshes_key,
-            key_frame_age=result.key_frame_age,
-            model=model.label,
-            precision=model.variant.precision,
-        ),
-        classes=[pb.ClassShare(index=index, share=share) for index, share in class_shares(result.labels)],
-        quality=pb.Quality(mean_confidence=result.mean_confidence, disagreement=result.disagreement),
-        timings=pb.Timings(
-            queue_ms=result.timings.queue_ms,
-            key_ms=result.timings.key_ms,
-            step_ms=result.timings.step_ms,
-            batch_size=result.batch_size,
-        ),
-    )
-
-
-def _pixel_map(pixels: NDArray[np.uint8]) -> pb.PixelMap:
-    height, width = pixels.shape
-    return pb.PixelMap(encoding=pb.PIXEL_MAP_ENCODING_PNG, width=width, height=height, data=encode_png(pixels))

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serving.graphs import GraphRun
+from serving.results import StepResult
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+DEVIATIONS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
 class Metrics:
@@ -45,9 +47,16 @@ class Metrics:
         )
         self._quality = Histogram(
             "flowseg_quality",
-            "Signals of drift by kind: mean_confidence, disagreement.",
+            "Signals of drift by kind: mean_confidence, disagreement, mean_entropy, warp_residual.",
             ["model", "signal"],
             buckets=SHARES,
+            registry=self.registry,
+        )
+        self._drift = Histogram(
+            "flowseg_drift",
+            "How far a frame's stream is from the model's baseline, in standard deviations.",
+            ["model"],
+            buckets=DEVIATIONS,
             registry=self.registry,
         )
 
@@ -60,10 +69,11 @@ class Metrics:
         for part, milliseconds in parts_ms.items():
             self._frame_seconds.labels(model, part).observe(milliseconds / 1e3)
 
-    def quality(self, model: str, *, mean_confidence: float, disagreement: float) -> None:
-        """Records the signals of a frame."""
-        self._quality.labels(model, "mean_confidence").observe(mean_confidence)
-        self._quality.labels(model, "disagreement").observe(disagreement)
+    def quality(self, model: str, result: StepResult, drift: float) -> None:
+        """Records the signals of a frame, and how far its stream is from the baseline, in standard deviations."""
+        for signal in SIGNALS:
+            self._quality.labels(model, signal).observe(getattr(result, signal))
+        self._drift.labels(model).observe(drift)
 
     def stream_ended(self, model: str, status: str) -> None:
         """Counts a stream."""
@@ -72,6 +82,10 @@ class Metrics:
     def watch_streams(self, model: str, count: Callable[[], int]) -> None:
         """Asks `count` for the open streams of a model whenever somebody looks."""
         self._open_streams.labels(model).set_function(count)
+
+    def forget(self, model: str) -> None:
+        """Shows the streams of a model no more; what was counted stays."""
+        self._open_streams.remove(model)
 
     def watch_runs(self, model: str) -> Callable[[GraphRun], None]:
         """What an engine is to tell its runs to."""

@@ -23,10 +23,12 @@ class ServerOptions:
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for all
     port: int = 50051  # for gRPC; 0 takes a free one
     http_port: int = 8080  # for /healthz, /readyz, /metrics and /v1/models; 0 takes a free one
+    admin_port: int | None = None  # for AdminService: models that come and go; 0 takes a free one, None is nowhere
+    admin_host: str = "127.0.0.1"  # address of AdminService: whoever reaches it may load and end what they like
     precision: Precision | Literal["auto"] = "auto"  # of the graphs to run; "auto" is the highest there is
     # HEIGHTxWIDTH of the graphs to run, in pixels, like 512x1024; needed for a bundle of several sizes
     size: str | None = None
-    device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N
+    device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N; several of one kind with commas: cuda:0,cuda:1
     # that runs the graphs; "auto" is the fastest that is there: OpenVINO on a CPU, TensorRT on a GPU (once its engines
     # are built), or else ONNX Runtime
     runtime: RuntimeChoice = "auto"
@@ -39,7 +41,8 @@ class ServerOptions:
     max_frame_megapixels: float = 34.0  # of one frame, by its header
     max_consecutive_errors: int = 32  # frame errors in a row that end a stream
     key_frame_interval: int = 5  # frames, for clients that do not choose
-    idle_timeout_s: float = 300.0  # seconds without a frame that end a stream
+    idle_timeout_s: float = 300.0  # seconds without a frame, or without taking an answer, that end a stream
+    resume_s: float = 30.0  # seconds that the state of a stream is kept after its connection broke; 0 keeps none
     grace_s: float = 10.0  # seconds that streams have to end on SIGTERM
     json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
 
@@ -57,12 +60,20 @@ class ServerOptions:
                 )
         if not 1 <= self.key_frame_interval <= MAX_INTERVAL:
             raise ValueError(f"--key-frame-interval must be within 1..{MAX_INTERVAL}, not {self.key_frame_interval}")
-        for name in ("port", "http_port"):
-            if not 0 <= getattr(self, name) < 65536:
+        for name in ("port", "http_port", "admin_port"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 65536:
                 raise ValueError(f"--{name.replace('_', '-')} must be within 0..65535, not {getattr(self, name)}")
         self.height_and_width()
-        if self.threads < 0 or self.grace_s < 0:
-            raise ValueError("--threads and --grace-s must not be negative")
+        for name in ("threads", "grace_s", "resume_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
+        kinds = {device.partition(":")[0] for device in self.devices()}
+        if len(kinds) > 1:
+            raise ValueError(f"--device {self.device} mixes {' and '.join(sorted(kinds))}: run a server for each kind")
+
+    def devices(self) -> tuple[str, ...]:
+        """Each of them."""
+        return tuple(self.device.split(","))
 
     def height_and_width(self) -> tuple[int, int] | None:
         """Of `size`, if it is given.
@@ -83,4 +94,5 @@ class ServerOptions:
             default_key_frame_interval=self.key_frame_interval,
             max_consecutive_errors=self.max_consecutive_errors,
             idle_timeout_s=self.idle_timeout_s,
+            resume_s=self.resume_s,
         )

@@ -1,16 +1,17 @@
 """Serves bundles to video streams: `python -m serving.server BUNDLE [BUNDLE ...]`.
 
-gRPC (`flowseg.v1`, health, reflection) on one port, status over HTTP on another. On SIGTERM or SIGINT it tells its
-streams, gives them time to end, and leaves with exit status 0.
+gRPC (`flowseg.v1`, health, reflection) on one port, status over HTTP on another, and if wanted `AdminService` on a
+third. SIGHUP reads the bundles again and serves those of a new version; streams that are open go on with the old one. On
+SIGTERM or SIGINT the server tells its streams, gives them time to end, and leaves with exit status 0.
 """
 
 import asyncio
-import functools
 import json
 import logging
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import grpc
 import tyro
@@ -18,14 +19,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from serving.bundle import BundleError, read_bundle
+from serving.admin import ADMIN_SERVICE, AdminService, announce_reload
+from serving.bundle import BundleError
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
-from serving.graphs import pick_variant
-from serving.models import Models, ServedModel
+from serving.loading import ModelLoader, read_model
+from serving.models import Models
 from serving.observability import Metrics
 from serving.options import ServerOptions
-from serving.runtimes.choice import open_runtime
 from serving.service import SERVICE, SegmentationService
+from serving.session import Surroundings
+from serving.sessions import Sessions
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
 
 logger = logging.getLogger(__name__)
@@ -40,21 +43,16 @@ def read_models(options: ServerOptions) -> Models:
         BundleError: with one sentence that says what is wrong.
         ValueError: if there is no such device, or the runtime that was asked for is not there.
     """
-    precision, size = options.precision, options.height_and_width()
-    models = []
-    for folder in options.bundles:
-        bundle = read_bundle(folder)
-        runtime = open_runtime(options.runtime, options.device, options.threads, bundle, precision, size)
-        models.append(
-            ServedModel(
-                bundle,
-                pick_variant(bundle, runtime.name, precision, size),
-                runtime,
-                max_streams=options.max_streams,
-                max_batch=options.max_batch,
-            )
-        )
-    return Models(models)
+    return Models([read_model(folder, options) for folder in options.bundles])
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens."""
+
+    grpc: int
+    http: int
+    admin: int | None  # None: nowhere
 
 
 async def serve(options: ServerOptions, models: Models) -> None:
@@ -64,69 +62,89 @@ async def serve(options: ServerOptions, models: Models) -> None:
         AddressError: if a port is taken.
         BundleError: if a graph cannot be run.
     """
+    stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
+        loop.add_signal_handler(number, event.set)
     metrics, readiness, limits = Metrics(), Readiness(), options.limits()
     pool = ThreadPoolExecutor(options.codec_threads, thread_name_prefix="codec")
-    service = SegmentationService(models, limits, pool, metrics)
+    sessions, loader = Sessions(), ModelLoader(models, options, metrics)
+    service = SegmentationService(models, Surroundings(limits, pool, metrics), sessions, loader.unload_finished)
+    admin = AdminService(models, loader, sessions, options.grace_s)
     health = health_aio.HealthServicer()
-    server = grpc.aio.server(
+    message_bytes = 2 * limits.max_frame_bytes + MESSAGE_OVERHEAD  # so that we say what is wrong with too large a frame
+    server, admin_server = create_grpc_server(message_bytes), create_grpc_server(MESSAGE_OVERHEAD)
+    # grpcio-tools writes no types for stubs
+    segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, admin_server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection((SERVICE, health_name, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), admin_server)
+    for name in ("", SERVICE):
+        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    http_socket = bind(options.host, options.http_port)
+    ports = Ports(
+        grpc=listen(server, options.host, options.port),
+        http=http_socket.getsockname()[1],
+        admin=None if options.admin_port is None else listen(admin_server, options.admin_host, options.admin_port),
+    )
+    http = HttpServer(create_app(models, readiness, metrics))
+    await server.start()
+    http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
+    logger.info("gRPC on %s:%d, HTTP on %s:%d, models are loading", options.host, ports.grpc, options.host, ports.http)
+    reloading = asyncio.create_task(reload_when_told(reload, loader, sessions))
+    try:
+        for model in models:
+            await loader.load(model)
+        if ports.admin is not None:
+            await admin_server.start()
+            logger.info("AdminService on %s:%d", options.admin_host, ports.admin)
+        for name in ("", SERVICE):
+            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        readiness.set(True, "")
+        logger.info("ready")
+        if options.json and not stop.is_set():
+            announce(options.host, ports, models)
+        await stop.wait()
+        logger.info("shutting down: %g s for open streams", options.grace_s)
+        readiness.set(False, "the server shuts down")
+        await health.enter_graceful_shutdown()
+        await sessions.drain(options.grace_s)
+    finally:
+        reloading.cancel()
+        await asyncio.gather(server.stop(grace=0), admin_server.stop(grace=0))
+        http.should_exit = True
+        await http_task
+        service.close()
+        for model in models:
+            await asyncio.to_thread(model.close)
+        pool.shutdown()
+
+
+def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
+    """A gRPC server without services, for messages of at most so many bytes."""
+    return grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),  # or a second server would share the port without a word
-            ("grpc.max_receive_message_length", limits.max_frame_bytes + MESSAGE_OVERHEAD),
+            ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_time_ms", 30_000),  # finds clients that vanished without a goodbye
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # and lets clients look for us as often
         ]
     )
-    # grpcio-tools writes no types for stubs
-    segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
-    )
-    for name in ("", SERVICE):
-        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
-    http_socket = bind(options.host, options.http_port)
-    port = listen(server, options.host, options.port)
-    http_port = http_socket.getsockname()[1]
-    http = HttpServer(create_app(models, readiness, metrics))
-    await server.start()
-    http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
-    logger.info("gRPC on %s:%d, HTTP on %s:%d, models are loading", options.host, port, options.host, http_port)
-    try:
-        for model in models:
-            metrics.watch_streams(model.label, functools.partial(getattr, model, "num_streams"))
-            await asyncio.to_thread(model.load, metrics.watch_runs(model.label))
-            logger.info(
-                "%s is warm: %s for frames of %s pixels on %s",
-                model.label,
-                model.variant.precision,
-                model.size,
-                model.runtime.description,
-            )
-        for name in ("", SERVICE):
-            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        readiness.set(True, "")
-        logger.info("ready")
-        if options.json and not stop.is_set():
-            announce(options.host, port, http_port, models)
-        await stop.wait()
-        logger.info("shutting down: %g s for open streams", options.grace_s)
-        readiness.set(False, "the server shuts down")
-        await health.enter_graceful_shutdown()
-        await service.drain(options.grace_s)
-    finally:
-        await server.stop(grace=0)
-        http.should_exit = True
-        await http_task
-        for model in models:
-            await asyncio.to_thread(model.close)
-        pool.shutdown()
+
+async def reload_when_told(told: asyncio.Event, loader: ModelLoader, sessions: Sessions) -> None:
+    """Reads the bundles again each time, until it is cancelled."""
+    while True:
+        await told.wait()
+        told.clear()
+        logger.info("reading the bundles again")
+        for model, retired in await loader.refresh():
+            announce_reload(sessions, model, retired)
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> int:
@@ -143,9 +161,15 @@ def listen(server: grpc.aio.Server, host: str, port: int) -> int:
         raise AddressError(f"cannot listen on {host}:{port}: is another server running there?") from error
 
 
-def announce(host: str, port: int, http_port: int, models: Models) -> None:
+def announce(host: str, ports: Ports, models: Models) -> None:
     """Writes where the server is, for machines."""
-    document = {"host": host, "port": port, "http_port": http_port, "models": [model.label for model in models]}
+    document = {
+        "host": host,
+        "port": ports.grpc,
+        "http_port": ports.http,
+        "admin_port": ports.admin,
+        "models": [model.label for model in models],
+    }
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
 

@@ -1,66 +1,60 @@
-"""The RPCs of `flowseg.v1`, and the one table from exceptions to status codes."""
+"""The RPCs of `flowseg.v1.SegmentationService`."""
 
 import asyncio
-import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator
-from concurrent.futures import Executor
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
-from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships no py.typed
 
+from serving.answers import AnswerEncoder, Outcome, decode_frame
 from serving.errors import (
-    FrameFailedError,
-    FrameRefusedError,
+    FrameTooLargeError,
     IdleTimeoutError,
     InvalidRequestError,
-    ModelNotFoundError,
     ServingError,
     StreamLimitError,
     UnavailableError,
 )
+from serving.frames import FrameDecoder
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
-from serving.messages import Limits, parse_config
-from serving.models import Models
-from serving.observability import Metrics
-from serving.session import Session, StreamContext
+from serving.key_frames import Manual
+from serving.messages import SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
+from serving.models import Models, ServedModel
+from serving.parking import Parking, new_token
+from serving.session import Session, StreamContext, Surroundings
+from serving.sessions import Sessions
+from serving.statuses import Context, abort, status_of
+from serving.stream import Stream
 
 logger = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-STATUS_CODES: dict[type[ServingError], grpc.StatusCode] = {
-    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    FrameRefusedError: grpc.StatusCode.INVALID_ARGUMENT,  # too many in a row
-    FrameFailedError: grpc.StatusCode.INTERNAL,  # too many in a row
-    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
-    StreamLimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    UnavailableError: grpc.StatusCode.UNAVAILABLE,
-    IdleTimeoutError: grpc.StatusCode.ABORTED,
-}
-RETRY_AFTER_S = 1
-ANSWER_GRACE_S = 10.0  # for the frames that were read before the server stopped reading
 UNKNOWN_MODEL = "none"  # the metric label of streams that never had a model: no client may add labels
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # Any: of whichever messages
 
 
 class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
     """Serves models to streams."""
 
-    def __init__(self, models: Models, limits: Limits, pool: Executor, metrics: Metrics) -> None:
-        """Decodes and encodes in `pool`."""
+    def __init__(
+        self,
+        models: Models,
+        surroundings: Surroundings,
+        sessions: Sessions,
+        unload_finished: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Keeps open streams in `sessions`, and calls `unload_finished` when a stream of a model that retires ends."""
         self._models = models
-        self._limits = limits
-        self._pool = pool
-        self._metrics = metrics
-        self._sessions: set[Session] = set()
-        self._session_ended = asyncio.Event()
+        self._surroundings = surroundings
+        self._limits = surroundings.limits
+        self._sessions = sessions
+        self._unload_finished = unload_finished
+        self._parking = Parking(self._limits.resume_s, self._stream_ended)
+        self._unloading: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
-        self._is_draining = False
 
     async def SegmentStream(  # noqa: N802  # the schema's name
         self, requests: AsyncIterator[pb.SegmentStreamRequest], context: StreamContext
@@ -72,49 +66,43 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         code = grpc.StatusCode.CANCELLED
         try:
             config_message = await self._first_message(context)
-            if self._is_draining:
-                raise UnavailableError("the server shuts down: try again in a moment, or elsewhere")
-            model = self._models.find(config_message.model)
-            label = model.label
+            self._check_welcome()
             config = parse_config(config_message, self._limits)
-            stream = model.engine().open_stream(
-                key_frame_interval=config.key_frame_interval, capacity=config.max_in_flight
-            )
+            model, stream, is_resumed = await self._open(config_message.model, config)
+            label = model.label
+            started = self._started(stream_id, model, config, is_resumed=is_resumed)
             session = Session(
+                started=started,
                 context=context,
                 model=model,
                 stream=stream,
                 config=config,
-                limits=self._limits,
-                pool=self._pool,
-                metrics=self._metrics,
+                surroundings=self._surroundings,
             )
-            self._sessions.add(session)
-            logger.info("%s of %s opened by %s", stream_id, label, context.peer())
-            started = pb.StreamStarted(
-                stream_id=stream_id,
-                model=model.describe(),
-                max_in_flight=config.max_in_flight,
-                key_frame_interval=config.key_frame_interval,
-                max_consecutive_errors=self._limits.max_consecutive_errors,
-            )
-            try:
-                await session.run(started)
-            finally:
-                self._sessions.discard(session)
-                self._session_ended.set()
+            logger.info("%s of %s %s by %s", stream_id, label, "resumed" if is_resumed else "opened", context.peer())
+            with self._sessions.keep(session):
+                await self._run(session, context)
             code = grpc.StatusCode.OK
         except ServingError as error:
-            code = status_code(error)
-            await _abort(context, error)
+            code = status_of(error).code
+            await abort(context, error)
         except Exception:
             if not context.done():  # else the client has gone, and writing to it failed
                 code = grpc.StatusCode.INTERNAL
                 logger.exception("%s failed: this is a bug", stream_id)
                 await context.abort(code, "the server failed: its log says why")
         finally:
-            self._metrics.stream_ended(label, code.name)
+            self._surroundings.metrics.stream_ended(label, code.name)
             logger.info("%s ended: %s", stream_id, code.name)
+
+    async def SegmentImage(  # noqa: N802
+        self, request: pb.SegmentImageRequest, context: Context
+    ) -> pb.SegmentImageResponse:
+        """Segments one image."""
+        try:
+            return pb.SegmentImageResponse(result=await self._segment_image(request))
+        except ServingError as error:
+            await abort(context, error)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models of the server."""
@@ -126,7 +114,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         try:
             return pb.GetModelResponse(model=self._models.find(request.model).describe())
         except ServingError as error:
-            await _abort(context, error)
+            await abort(context, error)
 
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
@@ -135,7 +123,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         del request, context
         return pb.GetServerInfoResponse(
             version=version("flowseg"),
-            draining=self._is_draining,
+            draining=self._sessions.is_draining,
             num_streams=len(self._sessions),
             limits=pb.Limits(
                 max_streams=self._limits.max_streams,
@@ -145,28 +133,93 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             ),
         )
 
-    async def drain(self, grace_s: float) -> None:
-        """Takes no new streams, tells the open ones, and ends those that are still open after `grace_s`.
+    def close(self) -> None:
+        """Lets go of the streams that wait to be resumed."""
+        self._parking.clear()
 
-        Returns once all have ended, or do not answer even then.
-        """
-        self._is_draining = True
-        message = "the server shuts down"
-        for session in self._sessions:
-            session.notify(
-                pb.StreamNotice(kind=pb.NOTICE_KIND_DRAINING, message=message, grace_ms=round(grace_s * 1e3))
+    async def _run(self, session: Session, context: StreamContext) -> None:
+        """Runs a session; then closes its stream, or keeps it if the client was lost."""
+        is_lost = True
+        try:
+            await session.run()
+            is_lost = False
+        except ServingError:
+            is_lost = False
+            raise
+        except Exception:
+            is_lost = context.done()
+            raise
+        finally:
+            if is_lost:
+                self._parking.park(session.started.resume_token, session.stream, session.model)
+            else:
+                session.stream.close()
+                self._stream_ended(session.model)
+
+    async def _open(self, name: str, config: SessionConfig) -> tuple[ServedModel, Stream, bool]:
+        """The model of that name, a stream in it, and whether that is the one of the resume token."""
+        if config.resume_token:
+            await self._sessions.give_way(config.resume_token)
+            model = self._parking.model_of(config.resume_token)
+            if model is not None and name in ("", model.name, model.label):
+                stream = self._parking.take(config.resume_token)
+                if stream is not None:
+                    stream.resize(config.max_in_flight)
+                    stream.follow(key_frame_policy(config.key_frames))
+                    return model, stream, True
+        model = self._models.find(name)
+        policy = key_frame_policy(config.key_frames)
+        try:
+            return model, model.open_stream(policy, config.max_in_flight), False
+        except StreamLimitError:
+            if not self._parking.make_room(model):
+                raise
+            return model, model.open_stream(policy, config.max_in_flight), False
+
+    def _started(
+        self, stream_id: str, model: ServedModel, config: SessionConfig, *, is_resumed: bool
+    ) -> pb.StreamStarted:
+        return pb.StreamStarted(
+            stream_id=stream_id,
+            model=model.describe(),
+            max_in_flight=config.max_in_flight,
+            key_frames=config.key_frames,
+            max_consecutive_errors=self._limits.max_consecutive_errors,
+            resume_token=new_token(),
+            resumed=is_resumed,
+            resume_ms=round(self._limits.resume_s * 1e3),
+        )
+
+    async def _segment_image(self, request: pb.SegmentImageRequest) -> pb.FrameResult:
+        received_at = time.perf_counter()
+        self._check_welcome()
+        encoding, size = parse_format(request.format, "format", self._limits)
+        if encoding.is_video:
+            raise InvalidRequestError("format.encoding", "an image is no video: send it as JPEG, PNG or raw")
+        if len(request.data) > self._limits.max_frame_bytes:
+            raise FrameTooLargeError(f"the image has {len(request.data)} bytes, at most {self._limits.max_frame_bytes} are taken")
+        outputs = parse_outputs(request.outputs, "outputs")
+        model = self._models.find(request.model)
+        run = asyncio.get_running_loop().run_in_executor
+        with model.open_stream(Manual(), capacity=1) as stream:
+            decoder = FrameDecoder(encoding, size, max_pixels=self._limits.max_frame_pixels)
+            keeps_native = bool(outputs.overlay)
+            decoded = await run(
+                self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native
             )
-        await self._wait_for_sessions(grace_s)
-        for session in self._sessions:
-            session.end(UnavailableError(f"{message}: open the stream again, or elsewhere"))
-        await self._wait_for_sessions(ANSWER_GRACE_S)
+            result = await asyncio.wrap_future(stream.submit(decoded.image))
+        encoder = AnswerEncoder(model, outputs)
+        return await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)
 
-    async def _wait_for_sessions(self, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while self._sessions:
-                    self._session_ended.clear()
-                    await self._session_ended.wait()
+    def _check_welcome(self) -> None:
+        if self._sessions.is_draining:
+            raise UnavailableError("the server shuts down: try again in a moment, or elsewhere")
+
+    def _stream_ended(self, model: ServedModel) -> None:
+        if model.is_retiring:
+            task = asyncio.ensure_future(self._unload_finished())
+            self._unloading.add(task)
+            task.add_done_callback(self._unloading.discard)
 
     async def _first_message(self, context: StreamContext) -> pb.StreamConfig:
         try:
@@ -177,27 +230,3 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         if not isinstance(request, pb.SegmentStreamRequest) or not request.HasField("config"):
             raise InvalidRequestError("body", "the first message must be the configuration of the stream")
         return request.config
-
-
-def status_code(error: ServingError) -> grpc.StatusCode:
-    """The status that ends a call with this error."""
-    return next(code for kind, code in STATUS_CODES.items() if isinstance(error, kind))
-
-
-async def _abort(context: Context, error: ServingError) -> NoReturn:
-    """Ends a call with the error's status and what tools need to know about it."""
-    code = status_code(error)
-    details: list[Message] = []
-    if isinstance(error, InvalidRequestError | FrameRefusedError):
-        field = error.field if isinstance(error, InvalidRequestError) else "frame.data"
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(error))
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, StreamLimitError):
-        quota = error_details_pb2.QuotaFailure.Violation(subject="streams", description=str(error))
-        details.append(error_details_pb2.QuotaFailure(violations=[quota]))
-    if isinstance(error, StreamLimitError | UnavailableError):
-        details.append(error_details_pb2.RetryInfo(retry_delay={"seconds": RETRY_AFTER_S}))
-    status = status_pb2.Status(code=code.value[0], message=str(error))
-    for detail in details:
-        status.details.add().Pack(detail)
-    await context.abort(code, str(error), (("grpc-status-details-bin", status.SerializeToString()),))

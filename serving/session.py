@@ -9,33 +9,57 @@ import time
 from collections import deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
-from serving.errors import FrameFailedError, FrameRefusedError, IdleTimeoutError, InvalidRequestError, ServingError
-from serving.frames import FrameDecoder, Size, fit
+from serving.answers import AnswerEncoder, DecodedFrame, Outcome, decode_frame
+from serving.drift import DriftMeter
+from serving.elasticity import Elasticity
+from serving.errors import (
+    DropReason,
+    FrameDroppedError,
+    FrameFailedError,
+    FrameRefusedError,
+    FrameTooLargeError,
+    IdleTimeoutError,
+    InvalidRequestError,
+    ServingError,
+)
+from serving.frames import FrameDecoder
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
-from serving.messages import Limits, SessionConfig, result_message
+from serving.key_frames import KeyFramePolicy, Stretched
+from serving.messages import Limits, SessionConfig, key_frame_policy, parse_key_frames, parse_milliseconds
 from serving.models import ServedModel
 from serving.observability import Metrics
 from serving.results import StepResult
-from serving.stream import Stream
+from serving.statuses import status_of
+from serving.stream import Expiry, Stream
 
 StreamContext: TypeAlias = "grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse]"
-FrameProblem: TypeAlias = FrameRefusedError | FrameFailedError
-Answer: TypeAlias = pb.FrameResult | FrameProblem
+Answer: TypeAlias = pb.FrameResult | FrameRefusedError | FrameFailedError | FrameDroppedError
+DROP_REASONS = {
+    DropReason.SUPERSEDED: pb.DROP_REASON_SUPERSEDED,
+    DropReason.DEADLINE: pb.DROP_REASON_DEADLINE,
+    DropReason.OVERLOAD: pb.DROP_REASON_OVERLOAD,
+}
+PARTS = ("decode", "queue", "key", "step", "encode", "total")  # of a frame's time
 
 
 @dataclass(frozen=True)
-class DecodedFrame:
-    """A frame as the model takes it."""
+class Surroundings:
+    """What all sessions of a server share."""
 
-    image: NDArray[np.uint8]  # (H, W, 3) RGB, of the model's size
-    native: Size  # the size it was sent in
-    decode_ms: float
+    limits: Limits
+    pool: Executor  # decodes and encodes
+    metrics: Metrics
+
+
+class ReceivedFrame(NamedTuple):
+    """A frame as it came."""
+
+    message: pb.Frame
+    received_at: float  # seconds, of time.perf_counter
 
 
 @dataclass(eq=False)
@@ -44,7 +68,7 @@ class InFlight:
 
     sequence: int
     number: int  # of the frames of its stream
-    future: Future[StepResult] | None  # None if it was refused
+    future: Future[StepResult] | None  # None if the engine does not have it
     answer: asyncio.Task[Answer]
 
 
@@ -54,23 +78,25 @@ class Session:
     def __init__(
         self,
         *,
+        started: pb.StreamStarted,
         context: StreamContext,
         model: ServedModel,
         stream: Stream,
         config: SessionConfig,
-        limits: Limits,
-        pool: Executor,
-        metrics: Metrics,
+        surroundings: Surroundings,
     ) -> None:
-        """Takes an open stream of the engine. Decoding and encoding happen in `pool`."""
+        """Takes an open stream of the engine, and what its client is told first."""
+        self.started = started
+        self.model = model
+        self.stream = stream
         self._context = context
-        self._model = model
-        self._stream = stream
         self._config = config
-        self._limits = limits
-        self._pool = pool
-        self._metrics = metrics
-        self._decoder = FrameDecoder(config.encoding, config.size, max_pixels=limits.max_frame_pixels)
+        self._limits, self._pool, self._metrics = surroundings.limits, surroundings.pool, surroundings.metrics
+        self._decoder = FrameDecoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
+        self._encoder = AnswerEncoder(model, config.outputs)
+        self._drift = DriftMeter(model.bundle.manifest)
+        self._policy: KeyFramePolicy = key_frame_policy(config.key_frames)
+        self._elasticity = None if config.objective is None else Elasticity(config.objective)
         self._in_flight: deque[InFlight] = deque()
         self._drops: deque[tuple[int, pb.FramesDropped]] = deque()  # with the number of the last frame in it
         self._notices: deque[pb.StreamNotice] = deque()
@@ -80,31 +106,34 @@ class Session:
         self._is_reading = False
         self._ending: ServingError | None = None  # why the server ends the stream
         self._last_sequence = -1
+        self._forces_next = False  # by a control
         self._errors_in_a_row = 0
+        self._last_result: tuple[int, StepResult] | None = None  # with the number of its frame
+        self._held_in_a_row = 0
+        self._opened_at = time.monotonic()
         self._summary = pb.StreamSummary()
 
-    async def run(self, started: pb.StreamStarted) -> None:
+    async def run(self) -> None:
         """Says that the stream has started, answers frames until the client is done, and sends the summary.
 
         Raises:
             ServingError: if the stream ends otherwise; all frames that were read are answered, and the summary is sent.
         """
-        self._reader = asyncio.create_task(self._read_frames())
+        self._reader = asyncio.create_task(self._read_requests())
         self._reader.add_done_callback(lambda _: self._wake_writer.set())
         try:
-            await self._context.write(pb.SegmentStreamResponse(started=started))
+            await self._write(pb.SegmentStreamResponse(started=self.started))
             await self._write_answers()
             if not self._reader.cancelled():  # by `end`
                 self._reader.result()
         except ServingError as error:
             self._ending = self._ending or error
         finally:
-            self._stream.close()
             unfinished = [self._reader, *(frame.answer for frame in self._in_flight)]
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-        await self._context.write(pb.SegmentStreamResponse(summary=self._summary))
+        await self._write(pb.SegmentStreamResponse(summary=self._summary))
         if self._ending is not None:
             raise self._ending
 
@@ -119,14 +148,33 @@ class Session:
         if self._is_reading and self._reader is not None:
             self._reader.cancel()
 
-    async def _read_frames(self) -> None:
+    def describe(self) -> pb.StreamInfo:
+        """The stream as an administrator sees it."""
+        return pb.StreamInfo(
+            stream_id=self.started.stream_id,
+            model=self.model.label,
+            peer=self._context.peer(),
+            age_ms=round((time.monotonic() - self._opened_at) * 1e3),
+            totals=self._summary,
+            in_flight=len(self._in_flight),
+            level=0 if self._elasticity is None else self._elasticity.number,
+            drift=self._drift.drift,
+        )
+
+    async def _read_requests(self) -> None:
         while self._ending is None:
             request = await self._read()
             if not isinstance(request, pb.SegmentStreamRequest):  # grpc.aio.EOF
                 return
-            await self._take(self._check(request), time.perf_counter())
-            if self._config.policy == pb.DELIVERY_POLICY_BLOCK:
-                await self._make_room()  # before the next frame is read: the client waits, not the frame
+            match request.WhichOneof("body"):
+                case "frame":
+                    await self._take(ReceivedFrame(self._check(request.frame), time.perf_counter()))
+                    if self._config.policy == pb.DELIVERY_POLICY_BLOCK:
+                        await self._make_room()  # before the next frame is read: the client waits, not the frame
+                case "control":
+                    self._obey(request.control)
+                case _:
+                    raise InvalidRequestError("body", "only frames and controls may follow the first message")
 
     async def _read(self) -> pb.SegmentStreamRequest:
         reading = asyncio.ensure_future(self._context.read())
@@ -142,32 +190,79 @@ class Session:
             self._is_reading = False
             reading.cancel()
 
-    def _check(self, request: pb.SegmentStreamRequest) -> pb.Frame:
-        if not request.HasField("frame"):
-            raise InvalidRequestError("body", "only frames may follow the first message")
-        frame = request.frame
+    def _check(self, frame: pb.Frame) -> pb.Frame:
         if frame.sequence <= self._last_sequence:
             raise InvalidRequestError(
                 "frame.sequence", f"{frame.sequence} follows {self._last_sequence}: sequence numbers must increase"
             )
+        parse_milliseconds(frame.deadline_ms, "frame.deadline_ms")
+        if len(frame.data) > self._limits.max_frame_bytes:
+            raise FrameTooLargeError(
+                f"frame has {len(frame.data)} bytes, at most {self._limits.max_frame_bytes} are taken: send it smaller"
+            )
         self._last_sequence = frame.sequence
         return frame
 
-    async def _take(self, frame: pb.Frame, received_at: float) -> None:
-        """Decodes a frame, makes room for it and hands it to the engine."""
+    def _obey(self, control: pb.StreamControl) -> None:
+        match control.WhichOneof("action"):
+            case "force_key_frame":
+                self._forces_next = True
+            case "key_frames":
+                self._policy = key_frame_policy(
+                    parse_key_frames(control.key_frames, "control.key_frames", self._limits)
+                )
+                self._follow_policy()
+            case _:
+                raise InvalidRequestError("control.action", "name what is to be done")
+
+    def _follow_policy(self) -> None:
+        stretch = 1 if self._elasticity is None else self._elasticity.level.stretch
+        if stretch == 1 or self._elasticity is None:
+            self.stream.follow(self._policy)
+        else:
+            most = self._elasticity.objective.max_key_frame_interval
+            self.stream.follow(Stretched(self._policy, factor=stretch, max_interval=most))
+
+    async def _take(self, frame: ReceivedFrame) -> None:
+        """Decodes a frame, makes room for it and hands it to the engine, or holds it."""
         self._summary.num_frames += 1
+        number = self._summary.num_frames
         future: Future[StepResult] | None = None
+        previous = self._in_flight[-1].answer if self._in_flight else None
         try:
-            decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, frame.data)
+            decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, frame.message.data)
         except FrameRefusedError as error:
             await self._make_room()
             answer = asyncio.create_task(_give(error))
         else:
             await self._make_room()
-            future = self._stream.submit(decoded.image, force_key_frame=frame.force_key_frame)
-            answer = asyncio.create_task(self._answer(frame, decoded, future, received_at))
+            forces = frame.message.force_key_frame or self._forces_next
+            self._forces_next = False
+            if self._may_hold() and not forces:
+                self._held_in_a_row += 1
+                answer = asyncio.create_task(self._hold(frame, number, decoded, previous))
+            else:
+                self._held_in_a_row = 0
+                expiry = self._expiry(frame)
+                future = self.stream.submit(decoded.image, force_key_frame=forces, expiry=expiry)
+                answer = asyncio.create_task(self._answer(frame, number, decoded, previous, future))
         answer.add_done_callback(lambda _: self._wake_writer.set())
-        self._in_flight.append(InFlight(frame.sequence, self._summary.num_frames, future, answer))
+        self._in_flight.append(InFlight(frame.message.sequence, number, future, answer))
+
+    def _may_hold(self) -> bool:
+        """Whether the next frame may be answered with the labels of the one before it."""
+        if self._elasticity is None or self._last_result is None:
+            return False
+        return self._held_in_a_row + 1 < self._elasticity.level.step_every
+
+    def _expiry(self, frame: ReceivedFrame) -> Expiry | None:
+        expiries = []
+        if seconds := frame.message.deadline_ms / 1e3 or self._config.max_age_s:
+            expiries.append(Expiry(frame.received_at + seconds, DropReason.DEADLINE))
+        if self._elasticity is not None and self._elasticity.level.drops_late:
+            target_s = self._elasticity.objective.target_ms / 1e3
+            expiries.append(Expiry(frame.received_at + target_s, DropReason.OVERLOAD))
+        return min(expiries, key=lambda expiry: expiry.at, default=None)
 
     async def _make_room(self) -> None:
         """Follows the delivery policy until one more frame may be in flight."""
@@ -181,49 +276,66 @@ class Session:
             await self._wake_reader.wait()
 
     def _drop_oldest(self) -> bool:
-        dropped = self._stream.drop_oldest()
+        dropped = self.stream.drop_oldest()
         if dropped is None:
             return False
         frame = next(frame for frame in self._in_flight if frame.future is dropped)
-        self._in_flight.remove(frame)
         frame.answer.cancel()
+        self._record_drop(frame, DropReason.SUPERSEDED)
+        return True
+
+    def _record_drop(self, frame: InFlight, reason: DropReason) -> None:
+        self._in_flight.remove(frame)
         self._summary.num_dropped += 1
-        self._metrics.frame(self._model.label, "dropped")
+        self._metrics.frame(self.model.label, "dropped")
         # One range holds dropped frames alone, so it grows only by the very next frame.
-        if self._drops and self._drops[-1][0] + 1 == frame.number:
+        if self._drops and self._drops[-1][0] + 1 == frame.number and self._drops[-1][1].reason == DROP_REASONS[reason]:
             _, message = self._drops.pop()
             message.last, message.count = frame.sequence, message.count + 1
         else:
             message = pb.FramesDropped(
-                first=frame.sequence, last=frame.sequence, count=1, reason=pb.DROP_REASON_SUPERSEDED
+                first=frame.sequence, last=frame.sequence, count=1, reason=DROP_REASONS[reason]
             )
         self._drops.append((frame.number, message))
         self._wake_writer.set()
-        return True
+        self._wake_reader.set()
 
     async def _write_answers(self) -> None:
         assert self._reader is not None
         while self._notices or self._drops or self._in_flight or not self._reader.done():
             self._wake_writer.clear()
             if self._notices:
-                await self._context.write(pb.SegmentStreamResponse(notice=self._notices.popleft()))
+                await self._write(pb.SegmentStreamResponse(notice=self._notices.popleft()))
             elif self._drops:
-                await self._context.write(pb.SegmentStreamResponse(dropped=self._drops.popleft()[1]))
+                await self._write(pb.SegmentStreamResponse(dropped=self._drops.popleft()[1]))
             elif self._in_flight and self._in_flight[0].answer.done():
                 frame = self._in_flight[0]
-                await self._context.write(self._response(frame, frame.answer.result()))
-                self._in_flight.popleft()
-                self._wake_reader.set()
+                answer = frame.answer.result()
+                if isinstance(answer, FrameDroppedError):
+                    self._record_drop(frame, answer.reason)
+                else:
+                    await self._write(self._response(frame, answer))
+                    self._in_flight.popleft()
+                    self._wake_reader.set()
             else:
                 await self._wake_writer.wait()
 
-    def _response(self, frame: InFlight, answer: Answer) -> pb.SegmentStreamResponse:
+    async def _write(self, response: pb.SegmentStreamResponse) -> None:
+        try:
+            async with asyncio.timeout(self._limits.idle_timeout_s):
+                await self._context.write(response)
+        except TimeoutError as error:
+            raise IdleTimeoutError(f"no answer was taken for {self._limits.idle_timeout_s:g} s") from error
+
+    def _response(self, frame: InFlight, answer: pb.FrameResult | ServingError) -> pb.SegmentStreamResponse:
         """Counts an answer and wraps it; ends the stream after too many errors in a row."""
-        label = self._model.label
+        label = self.model.label
         if isinstance(answer, pb.FrameResult):
             self._errors_in_a_row = 0
+            provenance = answer.provenance
             self._summary.num_results += 1
-            self._summary.num_key_frames += answer.provenance.key_frame_age == 0 or answer.provenance.refreshes_key
+            self._summary.num_held += provenance.held_frames > 0
+            self._summary.num_key_frames += provenance.key_frame_age == 0 or provenance.refreshes_key
             self._metrics.frame(label, "result")
             return pb.SegmentStreamResponse(result=answer)
         self._errors_in_a_row += 1
@@ -231,44 +343,71 @@ class Session:
         self._metrics.frame(label, "error")
         if self._errors_in_a_row == self._limits.max_consecutive_errors:
             self.end(type(answer)(f"{self._errors_in_a_row} frames in a row had no result, the last one: {answer}"))
-        code = grpc.StatusCode.INVALID_ARGUMENT if isinstance(answer, FrameRefusedError) else grpc.StatusCode.INTERNAL
         return pb.SegmentStreamResponse(
-            frame_error=pb.FrameError(sequence=frame.sequence, code=code.value[0], message=str(answer))
+            frame_error=pb.FrameError(
+                sequence=frame.sequence, code=status_of(answer).code.value[0], message=str(answer)
+            )
         )
 
     async def _answer(
-        self, frame: pb.Frame, decoded: DecodedFrame, future: Future[StepResult], received_at: float
+        self,
+        frame: ReceivedFrame,
+        number: int,
+        decoded: DecodedFrame,
+        previous: asyncio.Task[Answer] | None,
+        future: Future[StepResult],
     ) -> Answer:
         try:
             result = await asyncio.wrap_future(future)
         except FrameFailedError as error:
             return error
+        except FrameDroppedError as error:
+            self._observe_latency((time.perf_counter() - frame.received_at) * 1e3)
+            return error
+        self._last_result = number, result
+        drift = self._drift.observe(result)
+        message = await self._encode(frame, decoded, previous, Outcome(result, drift=drift))
+        self._observe_latency(message.timings.total_ms)
+        self._metrics.quality(self.model.label, result, drift)
+        return message
+
+    async def _hold(
+        self, frame: ReceivedFrame, number: int, decoded: DecodedFrame, previous: asyncio.Task[Answer] | None
+    ) -> Answer:
+        if previous is not None:
+            await asyncio.wait({previous})  # its result, or the one before it, is the last one then
+        assert self._last_result is not None
+        number_of_result, result = self._last_result
+        outcome = Outcome(result, number - number_of_result, self._drift.drift)
+        return await self._encode(frame, decoded, previous, outcome)
+
+    async def _encode(
+        self, frame: ReceivedFrame, decoded: DecodedFrame, previous: asyncio.Task[Answer] | None, outcome: Outcome
+    ) -> pb.FrameResult:
+        if previous is not None:
+            await asyncio.wait({previous})  # one after the other: what a map is told from must have been told
         message = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._encode, frame, decoded, result, received_at
+            self._pool, self._encoder.encode, frame.message, decoded, outcome, frame.received_at
         )
         timings = message.timings
-        parts = ("decode", "queue", "key", "step", "encode", "total")
-        self._metrics.times(self._model.label, {part: getattr(timings, f"{part}_ms") for part in parts})
-        self._metrics.quality(
-            self._model.label, mean_confidence=result.mean_confidence, disagreement=result.disagreement
-        )
+        self._metrics.times(self.model.label, {part: getattr(timings, f"{part}_ms") for part in PARTS})
         return message
+
+    def _observe_latency(self, latency_ms: float) -> None:
+        if self._elasticity is None or not self._elasticity.observe(latency_ms):
+            return
+        self._follow_policy()
+        level = self._elasticity.level
+        given_up = [f"key frames {level.stretch} times as far apart"] if level.stretch > 1 else []
+        given_up += [f"every {level.step_every}th frame looked at"] if level.step_every > 1 else []
+        given_up += ["late frames dropped"] if level.drops_late else []
+        message = f"to hold {self._elasticity.objective.target_ms:g} ms: {', '.join(given_up) or 'nothing is given up'}"
+        self.notify(
+            pb.StreamNotice(kind=pb.NOTICE_KIND_DEGRADED, message=message, level=self._elasticity.number)
+        )
 
     def _decode(self, encoded: bytes) -> DecodedFrame:
-        started_at = time.perf_counter()
-        image = self._decoder.decode(encoded)
-        height, width, _ = image.shape
-        fitted = fit(image, self._model.size)
-        return DecodedFrame(fitted, Size(width, height), (time.perf_counter() - started_at) * 1e3)
-
-    def _encode(self, frame: pb.Frame, decoded: DecodedFrame, result: StepResult, received_at: float) -> pb.FrameResult:
-        started_at = time.perf_counter()
-        message = result_message(result, frame, decoded.native, self._model, self._config)
-        now = time.perf_counter()
-        message.timings.decode_ms = decoded.decode_ms
-        message.timings.encode_ms = (now - started_at) * 1e3
-        message.timings.total_ms = (now - received_at) * 1e3
-        return message
+        return decode_frame(self._decoder, encoded, self.model.size, bool(self._config.outputs.overlay))
 
 
 async def _give(answer: Answer) -> Answer:

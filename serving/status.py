@@ -47,7 +47,7 @@ def create_app(models: Models, readiness: Readiness, metrics: Metrics) -> FastAP
     @app.get("/healthz")
     def healthz(response: Response) -> Health:
         """Whether the process works: 503 means restart it."""
-        dead = [model.label for model in models if model.loaded is not None and not model.loaded.is_alive]
+        dead = [model.label for model in models if model.has_stopped]
         if dead and readiness.is_ready:
             response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
             return Health(ok=False, reason=f"stopped: {', '.join(dead)}")

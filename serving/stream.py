@@ -4,18 +4,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import FrameDroppedError, FrameRefusedError, StreamClosedError
+from serving.errors import DropReason, FrameDroppedError, FrameRefusedError, StreamClosedError
 from serving.key_frames import KeyFramePolicy
 from serving.results import StepResult
 from serving.runtimes.runtime import Array, Runtime, Value
+
+
+class Expiry(NamedTuple):
+    """When a frame that no work was done on is to be dropped, and why."""
+
+    at: float  # seconds, of time.perf_counter
+    reason: DropReason
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class QueuedFrame:
     force_key_frame: bool
     future: Future[StepResult]
     submitted_at: float  # seconds, of time.perf_counter
+    expiry: Expiry | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +73,23 @@ class Stream:
         self.is_running = False  # a graph runs for this stream
         self.is_closed = False
         self.last_run = 0  # its number in the order of all runs: who waited longest goes first
+        self._owes_key_frame = False  # a frame that was to be one was dropped: the next one is
         self._changed = changed
         self._runtime = runtime
         self._frame_shape = frame_shape
         self._capacity = capacity
         self._forget = forget
 
-    def submit(self, frame: NDArray[np.uint8], *, force_key_frame: bool = False) -> Future[StepResult]:
+    def submit(
+        self, frame: NDArray[np.uint8], *, force_key_frame: bool = False, expiry: Expiry | None = None
+    ) -> Future[StepResult]:
         """Queues the next frame; waits for room if the queue is full.
 
         Args:
             frame: (H, W, 3) uint8 RGB of the engine's size. The stream keeps it: do not write to it afterwards.
-            force_key_frame: encode this frame first and answer it from its own key state, as the first frame is.
+            force_key_frame: encode this frame first and answer it from its own key state, as the first frame is. If it
+                is dropped, the next one is treated so.
+            expiry: when to drop the frame if no work was done on it.
 
         Returns:
             The answer to come: a StepResult, or FrameFailedError, FrameDroppedError or StreamClosedError. The results
@@ -91,25 +104,48 @@ class Stream:
             raise FrameRefusedError(
                 f"frame is {frame.dtype} of shape {frame.shape}, the model takes uint8 of shape ({height}, {width}, 3)"
             )
-        queued = QueuedFrame(np.ascontiguousarray(frame)[None], force_key_frame, Future(), time.perf_counter())
+        queued = QueuedFrame(np.ascontiguousarray(frame)[None], force_key_frame, Future(), time.perf_counter(), expiry)
         with self._changed:
             self._changed.wait_for(lambda: self.is_closed or len(self.waiting) < self._capacity)
             if self.is_closed:
                 raise StreamClosedError("the stream is closed")
             self.waiting.append(queued)
+            if self._owes_key_frame:
+                self._owe_key_frame()
             self._changed.notify_all()
         return queued.future
+
+    def follow(self, policy: KeyFramePolicy) -> None:
+        """Refreshes the key state by another policy from the next answer on."""
+        with self._changed:
+            self.policy = policy
+
+    def resize(self, capacity: int) -> None:
+        """Lets another number of frames wait."""
+        with self._changed:
+            self._capacity = capacity
+            self._changed.notify_all()
 
     def drop_oldest(self) -> Future[StepResult] | None:
         """Drops the oldest frame that no work was done on. Returns what was to be its answer, None if all are begun."""
         with self._changed:
             if not self.waiting:
                 return None
-            dropped = self.waiting.popleft().future
+            dropped = self.waiting.popleft()
+            if dropped.force_key_frame:
+                self._owe_key_frame()
             self._changed.notify_all()
-        if dropped.set_running_or_notify_cancel():
-            dropped.set_exception(FrameDroppedError("a newer frame took its place"))
-        return dropped
+        if dropped.future.set_running_or_notify_cancel():
+            dropped.future.set_exception(FrameDroppedError(DropReason.SUPERSEDED))
+        return dropped.future
+
+    def abandon_frames(self) -> None:
+        """Gives up waiting frames and keeps the state, for whoever goes on with the stream."""
+        with self._changed:
+            abandoned = list(self.waiting)
+            self.waiting.clear()
+            self._changed.notify_all()
+        give_up(abandoned)
 
     def state(self) -> dict[str, Array]:
         """Copies of the state tensors, (1, *shape) each, once every frame is answered and the state refreshed.
@@ -150,7 +186,12 @@ class Stream:
         while self.current is None and self.waiting:
             queued = self.waiting.popleft()
             if queued.future.set_running_or_notify_cancel():
-                self.current = queued
+                if queued.expiry is None or time.perf_counter() < queued.expiry.at:
+                    self.current = queued
+                else:
+                    queued.future.set_exception(FrameDroppedError(queued.expiry.reason))
+            if self.current is None and queued.force_key_frame:
+                self._owe_key_frame()
             self._changed.notify_all()
         if self.current is None:
             return None
@@ -172,6 +213,12 @@ class Stream:
         self.waiting.clear()
         self.current = self.encoded = self.memory = self.refresh = None
         return abandoned
+
+    def _owe_key_frame(self) -> None:
+        """Makes the next frame a key frame, in place of one that was dropped."""
+        self._owes_key_frame = not self.waiting
+        if self.waiting:
+            self.waiting[0] = replace(self.waiting[0], force_key_frame=True)
 
     def _is_idle(self) -> bool:
         return not (self.waiting or self.current or self.is_running) and self.refresh is None

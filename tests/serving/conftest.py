@@ -45,12 +45,17 @@ from serving.bundle import (
 )
 from serving.engine import Engine
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.admin import AdminService
+from serving.loading import ModelLoader
 from serving.messages import Limits
 from serving.models import Models, ServedModel
 from serving.observability import Metrics
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.runtimes.runtime import Graph, Runtime, Value
 from serving.service import SegmentationService
+from serving.options import ServerOptions
+from serving.session import Surroundings
+from serving.sessions import Sessions
 
 SIZE = 64  # of the toy's frames, in pixels
 MODULUS = 251
@@ -255,6 +260,7 @@ LIMITS = Limits(
     default_key_frame_interval=1000,  # more than any test sends: the toy's total then grows from frame to frame
     max_consecutive_errors=32,
     idle_timeout_s=60.0,
+    resume_s=60.0,
 )
 PATIENCE_S = 30  # for what takes milliseconds
 REPOSITORY = Path(__file__).parents[2]
@@ -272,18 +278,22 @@ def open_stub(channel: grpc.Channel | grpc.aio.Channel) -> Any:  # Any: grpcio-t
     return segmentation_pb2_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]  # the same
 
 
-def served_model(bundle: Bundle, runtime: Runtime | None = None, *, max_streams: int = 8) -> ServedModel:
-    """The one variant of a toy, not yet loaded."""
-    runtime = runtime or OnnxRuntime("cpu", threads=1)
-    return ServedModel(bundle, bundle.manifest.variants[0], runtime, max_streams=max_streams, max_batch=4)
+def open_admin_stub(channel: grpc.aio.Channel) -> Any:  # Any: as above
+    return segmentation_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]  # the same
+
+
+def served_model(bundle: Bundle, *runtimes: Runtime, max_streams: int = 8) -> ServedModel:
+    """The one variant of a toy on one device or several, not yet loaded."""
+    runtimes = runtimes or (OnnxRuntime("cpu", threads=1),)
+    return ServedModel(bundle, bundle.manifest.variants[0], runtimes, max_streams=max_streams, max_batch=4)
 
 
 @dataclass(frozen=True)
 class LocalServer:
     """A real gRPC server in this process."""
 
-    address: str
-    service: SegmentationService
+    address: str  # of both services
+    sessions: Sessions
     models: Models
     metrics: Metrics
 
@@ -300,19 +310,26 @@ async def serve_here(
             if is_loaded:
                 model.load(metrics.watch_runs(model.label))
         pool = stack.enter_context(pool or ThreadPoolExecutor(2))
-        service = SegmentationService(Models(list(models)), limits, pool, metrics)
+        served, sessions = Models(list(models)), Sessions()
+        stack.callback(lambda: [model.close() for model in served])
+        loader = ModelLoader(served, ServerOptions(threads=1), metrics)
+        service = SegmentationService(served, Surroundings(limits, pool, metrics), sessions, loader.unload_finished)
+        admin = AdminService(served, loader, sessions, grace_s=10)
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above
+        segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]  # as above
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
             async with asyncio.timeout(PATIENCE_S):
-                yield LocalServer(f"127.0.0.1:{port}", service, Models(list(models)), metrics)
+                yield LocalServer(f"127.0.0.1:{port}", sessions, served, metrics)
         finally:
             for model in models:
-                if isinstance(model.runtime, GatedRuntime):
-                    model.runtime.gate.set()
+                for runtime in model.runtimes:
+                    if isinstance(runtime, GatedRuntime):
+                        runtime.gate.set()
             await server.stop(grace=0)
+            service.close()
 
 
 @dataclass(frozen=True)

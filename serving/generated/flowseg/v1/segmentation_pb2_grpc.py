@@ -39,6 +39,11 @@ class SegmentationServiceStub:
                 request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentStreamRequest.SerializeToString,
                 response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentStreamResponse.FromString,
                 _registered_method=True)
+        self.SegmentImage = channel.unary_unary(
+                '/flowseg.v1.SegmentationService/SegmentImage',
+                request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentImageRequest.SerializeToString,
+                response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentImageResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/flowseg.v1.SegmentationService/ListModels',
                 request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListModelsRequest.SerializeToString,
@@ -60,12 +65,14 @@ class SegmentationServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SegmentStream(self, request_iterator, context):
-        """Segments one video. The first request holds the configuration, all others hold frames. The responses:
+        """Segments one video. The first request holds the configuration, all others frames or controls. The responses:
 
         started (frame answers | notice)* summary
 
         Every frame the server has read is answered exactly once, with a result, a frame_error, or as part of a dropped
         range. Results and errors come in the order of their frames; drops may be told before the answers of older frames.
+        If the connection breaks, answers may be lost: open the stream again with its resume token, and send again what was
+        not answered.
 
         The call ends with one of these statuses. Frames that were read are answered first, unless the client is gone.
 
@@ -73,14 +80,24 @@ class SegmentationServiceServicer:
         INVALID_ARGUMENT     the first message is no configuration, a later one is; a value is out of range; sequence
         numbers do not increase; too many frames in a row were refused
         NOT_FOUND            no such model or version
-        RESOURCE_EXHAUSTED   all streams are taken, or a message is too large
+        RESOURCE_EXHAUSTED   all streams are taken, a frame is too large, or the device has no memory left
         UNAVAILABLE          the server is starting or shutting down: try again, there or elsewhere
-        ABORTED              nothing came from the client for too long
+        ABORTED              nothing came from the client for too long, or it took no answers
+        CANCELLED            an administrator closed the stream
         INTERNAL             too many frames in a row failed, or a bug of the server
 
-        INVALID_ARGUMENT carries google.rpc.BadRequest, RESOURCE_EXHAUSTED google.rpc.QuotaFailure, and both it and
-        UNAVAILABLE google.rpc.RetryInfo as details. A message over the size limit never reaches the service: gRPC itself
-        ends the call, without details and without a summary.
+        Every status carries google.rpc.ErrorInfo with a reason for machines (IDLE_TIMEOUT, for one) as a detail;
+        INVALID_ARGUMENT also google.rpc.BadRequest, RESOURCE_EXHAUSTED google.rpc.QuotaFailure, and both it and UNAVAILABLE
+        google.rpc.RetryInfo. A message of more than twice the limit of a frame never reaches the service: gRPC itself ends
+        the call with RESOURCE_EXHAUSTED, without details and without a summary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SegmentImage(self, request, context):
+        """Segments one image on its own, as the first frame of a stream is. Fails with the statuses of SegmentStream; what
+        would be a frame_error there is the status of the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +131,11 @@ def add_SegmentationServiceServicer_to_server(servicer, server):
                     servicer.SegmentStream,
                     request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentStreamRequest.FromString,
                     response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentStreamResponse.SerializeToString,
+            ),
+            'SegmentImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SegmentImage,
+                    request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentImageRequest.FromString,
+                    response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentImageResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -158,6 +180,33 @@ class SegmentationService:
             '/flowseg.v1.SegmentationService/SegmentStream',
             serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentStreamRequest.SerializeToString,
             serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SegmentImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flowseg.v1.SegmentationService/SegmentImage',
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentImageRequest.SerializeToString,
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.SegmentImageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -239,6 +288,265 @@ class SegmentationService:
             '/flowseg.v1.SegmentationService/GetServerInfo',
             serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.GetServerInfoRequest.SerializeToString,
             serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AdminServiceStub:
+    """For whoever runs the server; on a port of its own, which clients should not reach.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.LoadModel = channel.unary_unary(
+                '/flowseg.v1.AdminService/LoadModel',
+                request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/flowseg.v1.AdminService/UnloadModel',
+                request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.ListStreams = channel.unary_unary(
+                '/flowseg.v1.AdminService/ListStreams',
+                request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListStreamsRequest.SerializeToString,
+                response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListStreamsResponse.FromString,
+                _registered_method=True)
+        self.CloseStream = channel.unary_unary(
+                '/flowseg.v1.AdminService/CloseStream',
+                request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.CloseStreamRequest.SerializeToString,
+                response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.CloseStreamResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/flowseg.v1.AdminService/Drain',
+                request_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.DrainRequest.SerializeToString,
+                response_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.DrainResponse.FromString,
+                _registered_method=True)
+
+
+class AdminServiceServicer:
+    """For whoever runs the server; on a port of its own, which clients should not reach.
+    """
+
+    def LoadModel(self, request, context):
+        """Reads, checks and warms up a bundle, then serves it. Streams that are open go on with what they have; new streams
+        that name no version get this one, and other versions of its name retire: once their last stream has ended they are
+        unloaded. A bundle that cannot be served changes nothing.
+
+        INVALID_ARGUMENT if the bundle cannot be served, ALREADY_EXISTS if its name and version are served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Retires a version: it takes no new streams, and is unloaded once its last stream has ended.
+
+        NOT_FOUND if it is not there, FAILED_PRECONDITION if no ready model would remain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStreams(self, request, context):
+        """The streams that are open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseStream(self, request, context):
+        """Ends a stream with CANCELLED once what was read is answered. NOT_FOUND if there is none of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Takes no new streams from now on, tells the open ones, and ends those that are open after a grace period. The server
+        goes on to run: what remains is to stop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AdminServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.LoadModelRequest.FromString,
+                    response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.UnloadModelRequest.FromString,
+                    response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'ListStreams': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStreams,
+                    request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListStreamsRequest.FromString,
+                    response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListStreamsResponse.SerializeToString,
+            ),
+            'CloseStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseStream,
+                    request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.CloseStreamRequest.FromString,
+                    response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.CloseStreamResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.DrainRequest.FromString,
+                    response_serializer=serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.DrainResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'flowseg.v1.AdminService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('flowseg.v1.AdminService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AdminService:
+    """For whoever runs the server; on a port of its own, which clients should not reach.
+    """
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flowseg.v1.AdminService/LoadModel',
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.LoadModelRequest.SerializeToString,
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flowseg.v1.AdminService/UnloadModel',
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.UnloadModelRequest.SerializeToString,
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStreams(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flowseg.v1.AdminService/ListStreams',
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListStreamsRequest.SerializeToString,
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.ListStreamsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flowseg.v1.AdminService/CloseStream',
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.CloseStreamRequest.SerializeToString,
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.CloseStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flowseg.v1.AdminService/Drain',
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.DrainRequest.SerializeToString,
+            serving_dot_generated_dot_flowseg_dot_v1_dot_segmentation__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,
