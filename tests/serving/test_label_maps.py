@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.frames import Size
-from serving.label_maps import class_shares, decode_png, encode_png, scale_labels
+from serving.label_maps import (
+    class_shares,
+    class_statistics,
+    decode_png,
+    decode_raw,
+    encode_png,
+    encode_raw,
+    scale_labels,
+)
 
 
 def labels_of(rows: list[list[int]]) -> NDArray[np.uint8]:
@@ -63,9 +71,59 @@ def test_what_is_no_png_is_refused(encoded: bytes) -> None:
         decode_png(encoded)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 6))
+def test_any_map_goes_through_png_and_raw(width: int, height: int, zoom: int) -> None:
+    labels = np.random.default_rng(0).integers(0, 256, (height, width), np.uint8).repeat(zoom, 1)
+    assert np.array_equal(decode_png(encode_png(labels)), labels)
+    assert np.array_equal(decode_raw(encode_raw(labels), Size(width * zoom, height)), labels)
+
+
+def test_a_map_of_flat_areas_is_a_small_png() -> None:
+    labels = np.zeros((512, 1024), np.uint8)
+    labels[200:, 300:] = 7
+    assert len(encode_png(labels)) < 2000
+
+
+def test_a_raw_map_is_its_rows_from_top_to_bottom() -> None:
+    assert encode_raw(labels_of([[1, 2, 3], [4, 5, 6]])) == bytes([1, 2, 3, 4, 5, 6])
+    assert encode_raw(labels_of([[1, 2, 3], [4, 5, 6]])[:, ::2]) == bytes([1, 3, 4, 6])
+    assert decode_raw(bytes([1, 2, 3, 4, 5, 6]), Size(3, 2)).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5, 7])
+def test_a_raw_map_of_another_size_is_refused(num_bytes: int) -> None:
+    with pytest.raises(ValueError, match=f"^the label map has {num_bytes} bytes, a map of 3x2 has 6$"):
+        decode_raw(bytes(num_bytes), Size(3, 2))
+
+
 def test_shares_are_of_the_labels_that_occur_largest_first() -> None:
     assert class_shares(labels_of([[3, 3, 200, 3], [0, 0, 3, 3]])) == [(3, 5 / 8), (0, 2 / 8), (200, 1 / 8)]
 
 
 def test_equal_shares_come_in_the_order_of_their_labels() -> None:
     assert class_shares(labels_of([[9, 1, 255, 0]])) == [(0, 0.25), (1, 0.25), (9, 0.25), (255, 0.25)]
+
+
+def test_a_pixel_counts_with_the_confidence_of_its_cell() -> None:
+    labels = np.zeros((4, 12), np.uint8)
+    labels[:, 6:] = 200  # half of the second cell, all of the third
+    confidence = labels_of([[255, 51, 102]])  # 1, 0.2, 0.4
+    small, large = class_statistics(labels, confidence)
+    assert (small.label, small.share) == (0, 0.5)
+    assert small.mean_confidence == pytest.approx((16 * 1 + 8 * 0.2) / 24)
+    assert (large.label, large.share) == (200, 0.5)
+    assert large.mean_confidence == pytest.approx((16 * 0.4 + 8 * 0.2) / 24)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 1000))
+def test_class_statistics_agree_with_a_loop_over_the_classes(columns: int, rows: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.choice(labels_of([[0, 3, 255]])[0], (rows * 4, columns * 4), p=(0.6, 0.3, 0.1))
+    confidence = random.integers(0, 256, (rows, columns), np.uint8)
+    statistics = class_statistics(labels, confidence)
+    assert [(one.label, one.share) for one in statistics] == class_shares(labels)
+    of_pixels = confidence.repeat(4, 0).repeat(4, 1) / 255
+    for label, _, mean_confidence in statistics:
+        assert mean_confidence == pytest.approx(of_pixels[labels == label].mean())

@@ -1,8 +1,12 @@
+import io
+from typing import Literal
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from serving.overlay import MAX_LEGEND, Palette, draw_note, draw_overlay, make_palette
+from serving.overlay import MAX_LEGEND, Palette, draw_note, draw_overlay, make_palette, render_overlay
 
 HEIGHT, WIDTH = 240, 320
 LEGEND = (slice(0, HEIGHT), slice(0, WIDTH // 2))  # where names are written at most
@@ -91,3 +95,15 @@ def test_a_note_is_written_on_a_copy() -> None:
     assert noted.min() < 50 < 200 < noted.max()  # light with a dark rim
     below = noted[HEIGHT // 4 :]
     assert np.array_equal(below, np.full_like(below, 100))
+
+
+@pytest.mark.parametrize(("file_type", "tolerance"), [("jpeg", 1), ("png", 0)])
+def test_an_overlay_is_a_file_that_any_program_can_read(
+    palette: Palette, file_type: Literal["jpeg", "png"], tolerance: int
+) -> None:
+    labels = all_of(0)
+    labels[HEIGHT // 2 :] = 1
+    image = Image.open(io.BytesIO(render_overlay(gray_frame(), labels, palette, file_type)))
+    assert (image.format, image.mode) == (file_type.upper(), "RGB")
+    drawn = draw_overlay(gray_frame(), labels, palette)
+    assert np.abs(without_legend(np.asarray(image)).astype(int) - without_legend(drawn)).mean() <= tolerance
