@@ -84,7 +84,7 @@ def _write(folder: Path, name: str, segmenter: VideoSegmenter, size: Size, preci
     variants = tuple(writer.write(precision))
     return Manifest(
         format="flowseg-bundle",
-        format_version=2,
+        format_version=3,
         name=name,
         version="untrained",
         classes=tuple(ClassInfo(name=entry.name, color=entry.color) for entry in VIPER_TO_CITYSCAPES.classes),

@@ -5,6 +5,7 @@ Frames go in as uint8 RGB, labels come out as uint8: no constant of the model ex
 """
 
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -12,10 +13,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn import functional as F
 
 from serving.bundle import NEXT, RESULTS
 from training.models.upsampling import upsample
-from training.models.video_segmenter import KeyState, VideoSegmenter
+from training.models.video_segmenter import KeyState, Motion, VideoSegmenter
+from training.models.warping import warp
 
 # From opset 20 on torch writes GridSample mode "linear", which TensorRT's parser takes for NEAREST without a word
 # (NVIDIA/TensorRT#4646).
@@ -53,15 +56,19 @@ class StepGraph(nn.Module):
 
     def forward(self, frame: Tensor, previous_frame: Tensor, state: KeyState = ()) -> tuple[Tensor, ...]:
         """In the order of `serving.bundle.RESULTS`, then the next state."""
-        step = self.segmenter.propagate(state, _network_frame(previous_frame), _network_frame(frame))
+        current, previous = _network_frame(frame), _network_frame(previous_frame)
+        step = self.segmenter.propagate(state, previous, current)
         labels = self.segmenter.upsample(step.logits).argmax(1)
-        confidence = self._at_quarter_resolution(step.logits).softmax(1).amax(1)
+        probabilities = self._at_quarter_resolution(step.logits).softmax(1)
+        confidence = probabilities.amax(1)
         disagreement = step.propagated_logits.argmax(1) != step.logits.argmax(1)
         return (
             labels.float().to(torch.uint8),  # by way of float: TensorRT makes bytes of nothing else
             (confidence * 255).round().to(torch.uint8),
             confidence.mean((1, 2)),
             disagreement.float().mean((1, 2)),
+            mean_entropy(probabilities),
+            still_residual(current, previous) if step.motion is None else warp_residual(current, step.motion),
             *step.state,
         )
 
@@ -69,6 +76,24 @@ class StepGraph(nn.Module):
         """Scores (B, C, H / 4, W / 4): what a bundle's confidence is of, whatever the network's stride."""
         factor = self.segmenter.stride // 4
         return logits if factor == 1 else upsample(logits, factor)
+
+
+def mean_entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of class probabilities (B, C, h, w) in units of the largest there can be, mean over pixels, (B,)."""
+    entropy = -(probabilities * probabilities.clamp(min=1e-30).log()).sum(1)
+    return entropy.mean((1, 2)) / math.log(max(probabilities.shape[1], 2))
+
+
+def warp_residual(frame: Tensor, motion: Motion) -> Tensor:
+    """Mean absolute difference of a frame (B, 3, H, W) and the earlier one moved along the flow, at its size, (B,)."""
+    factor = frame.shape[2] // motion.flow.shape[2]
+    moved = warp(F.avg_pool2d(motion.earlier, factor), motion.flow)
+    return (F.avg_pool2d(frame, factor) - moved).abs().mean((1, 2, 3))
+
+
+def still_residual(frame: Tensor, previous: Tensor) -> Tensor:
+    """`warp_residual` of a network that carries nothing along: no flow, at quarter resolution."""
+    return F.avg_pool2d(frame - previous, 4).abs().mean((1, 2, 3))
 
 
 def state_shapes(segmenter: VideoSegmenter, height: int, width: int) -> tuple[StateShape, ...]:

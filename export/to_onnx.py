@@ -179,7 +179,7 @@ class _Writing:
         dropped: list[Figures] = [{**error.figures, "reason": str(error)} for error in self._dropped]
         return Manifest(
             format="flowseg-bundle",
-            format_version=2,
+            format_version=3,
             name=self._name,
             version=self._version,
             classes=tuple(ClassInfo(name=entry.name, color=entry.color) for entry in label_space.classes),

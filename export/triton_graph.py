@@ -13,32 +13,40 @@ those frames of a batch that need it, and not at all if none does. Its weights l
 weights outside ONNX Runtime makes slower kernels (a third slower in fp32, twice in int8).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.bundle import NEXT, RESULTS, StateTensor
+from serving.bundle import NEXT, RESULTS, SIGNALS, StateTensor
 
 START = "start"  # (B, 1) bool
 REFRESH = "refresh"  # (B, 1) bool
 BATCH = "batch"
-SIGNALS = ("mean_confidence", "disagreement")  # (B,) in a bundle, (B, 1) here: Triton's tensors have a dimension
+LOOKS_BACK = "warp_residual"  # the one result of a network without state that takes the frame before
 
 
 def per_frame_graph(step: onnx.ModelProto) -> onnx.ModelProto:
-    """The step of a network without state, as a graph of the frame alone.
+    """The step of a network without state, as a graph of the frame alone, less the signal that compares two frames.
 
     Raises:
-        ValueError: if it looks at other frames.
+        ValueError: if other results look at other frames.
     """
-    used = {name for node in step.graph.node for name in node.input}
+    results = [name for name in RESULTS if name != LOOKS_BACK]
+    alone = onnx.GraphProto()
+    alone.CopyFrom(step.graph)
+    used = set(results)
+    del alone.node[:]
+    for node in reversed(step.graph.node):  # they are in the order of their work
+        if used.intersection(node.output):
+            alone.node.insert(0, node)
+            used.update(_used_by(node))
     if others := [value.name for value in step.graph.input if value.name != "frame" and value.name in used]:
         raise ValueError(f"the step graph looks at {', '.join(others)} and has no state: Triton can run no such model")
     parts = _Parts()
-    parts.add_step(step.graph, {"frame": "frame"})
-    return _model([step], parts, [_frame(step, "frame")], _results(step))
+    parts.add_step(alone, {"frame": "frame"}, results)
+    return _model([step], parts, [_frame(step, "frame")], _results(step, results))
 
 
 def stream_graph(key: onnx.ModelProto, step: onnx.ModelProto, state: Sequence[StateTensor]) -> onnx.ModelProto:
@@ -63,7 +71,7 @@ def stream_graph(key: onnx.ModelProto, step: onnx.ModelProto, state: Sequence[St
     for name, rank in ranks.items():
         at_start = "frame" if name in frames else f"key_state/{name}"
         parts.add("Where", [f"starts/{rank}", at_start, name], f"given/{name}")
-    parts.add_step(step.graph, {"frame": "frame", **{name: f"given/{name}" for name in ranks}})
+    parts.add_step(step.graph, {"frame": "frame", **{name: f"given/{name}" for name in ranks}}, RESULTS)
     for name, rank in ranks.items():
         if name == "previous_frame":
             parts.add("Identity", ["frame"], NEXT + name)
@@ -81,7 +89,7 @@ def stream_graph(key: onnx.ModelProto, step: onnx.ModelProto, state: Sequence[St
         for to in ("", NEXT)
     )
     inputs = [_frame(step, "frame"), *flags, *memory]
-    return _model([key, step], parts, inputs, [*_results(step), *next_memory])
+    return _model([key, step], parts, inputs, [*_results(step, RESULTS), *next_memory])
 
 
 class _Parts:
@@ -100,15 +108,15 @@ class _Parts:
         node.attribute.extend(helper.make_attribute(name, number) for name, number in attributes.items())
         self.nodes.append(node)
 
-    def add_step(self, step: onnx.GraphProto, given: dict[str, str]) -> None:
+    def add_step(self, step: onnx.GraphProto, given: dict[str, str], results: Sequence[str]) -> None:
         """The step with inputs of other names; its results get their own names."""
         step = _renamed(step, lambda name: given.get(name, f"step/{name}"))
         self.constants.extend(step.initializer)
         self.nodes.extend(step.node)
         self.values.extend(step.value_info)
         self.constant("behind_batch", [1])
-        for name in RESULTS:
-            if name in SIGNALS:
+        for name in results:
+            if name in SIGNALS:  # (B,) in a bundle, (B, 1) here: Triton's tensors have a dimension
                 self.add("Unsqueeze", [f"step/{name}", "behind_batch"], name)
             else:
                 self.add("Identity", [f"step/{name}"], name)
@@ -141,6 +149,14 @@ class _Parts:
         return helper.make_graph(self.nodes, name, [], values, self.constants)
 
 
+def _used_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of the values that a node reads, in its branches too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _used_by(inner)
+
+
 def _renamed(graph: onnx.GraphProto, rename: Callable[[str], str]) -> onnx.GraphProto:
     """A copy with other names of nodes and values, in branches too. (onnx.compose misses weights used in branches.)"""
     graph = onnx.GraphProto.FromString(graph.SerializeToString())
@@ -169,9 +185,9 @@ def _frame(step: onnx.ModelProto, name: str, prefix: str = "") -> onnx.ValueInfo
     return helper.make_tensor_value_info(prefix + name, TensorProto.UINT8, [BATCH, *sides])
 
 
-def _results(step: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def _results(step: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfoProto]:
     values = []
-    for name in RESULTS:
+    for name in names:
         tensor = next(value.type.tensor_type for value in step.graph.output if value.name == name)
         shape = [1] if name in SIGNALS else [dimension.dim_value for dimension in tensor.shape.dim[1:]]
         values.append(helper.make_tensor_value_info(name, tensor.elem_type, [BATCH, *shape]))

@@ -9,8 +9,13 @@ The manifest wires the graphs, so whoever runs them need not know the model. Its
   or the name of a state tensor. Frames are uint8 RGB (B, H, W, 3); state tensors float32 (B, *shape);
 - `key` outputs every state tensor by its name;
 - `step` outputs `labels` (uint8, (B, H, W)), `confidence` (uint8, (B, H/4, W/4), 255 is certain), the signals
-  `mean_confidence` and `disagreement` (float32, (B,), 0..1), and `next_NAME` for each state tensor it advances. A state
-  tensor without one keeps the value of the last key refresh.
+  (float32, (B,), 0..1), and `next_NAME` for each state tensor it advances. A state tensor without one keeps the value
+  of the last key refresh.
+
+The signals tell without labels how well a network copes: `mean_confidence`; `disagreement`, the share of pixels where
+what was propagated from the past has another class than the answer; `mean_entropy` of the class probabilities, 1 where
+all classes are equally likely; `warp_residual`, how far the frame is from the earlier one moved along the network's
+flow (of a network without flow: from the frame before), as mean absolute difference of quarter-resolution RGB.
 
 A variant is what one kind of runtime runs at one precision and frame size: a CPU and a GPU are fast with different
 graphs, and 8-bit integers are written in different ways for different runtimes. Variants may share a key graph.
@@ -25,9 +30,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FRAME_INPUTS = frozenset({"frame", "previous_frame", "key_frame"})
-RESULTS = ("labels", "confidence", "mean_confidence", "disagreement")
+SIGNALS = ("mean_confidence", "disagreement", "mean_entropy", "warp_residual")
+RESULTS = ("labels", "confidence", *SIGNALS)
 NEXT = "next_"
 RuntimeName = Literal["onnxruntime-cpu", "onnxruntime-cuda", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -99,7 +105,7 @@ class Manifest(_Part):
     """All a server needs to know about a bundle."""
 
     format: Literal["flowseg-bundle"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     name: str = Field(pattern=NAME_PATTERN)  # what clients ask for
     version: str = Field(pattern=NAME_PATTERN)
     classes: tuple[ClassInfo, ...] = Field(min_length=1, max_length=MAX_CLASSES)

@@ -241,6 +241,8 @@ class Engine:
             confidence=host["confidence"],
             mean_confidence=float(host["mean_confidence"]),
             disagreement=float(host["disagreement"]),
+            mean_entropy=float(host["mean_entropy"]),
+            warp_residual=float(host["warp_residual"]),
             key_frame_age=memory.age,
             refreshes_key=False,
             batch_size=batch_size,

@@ -6,7 +6,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from serving.bundle import NEXT, PRECISIONS, Bundle, BundleError, GraphFile, Precision, RuntimeName, Variant
+from serving.bundle import (
+    NEXT,
+    PRECISIONS,
+    SIGNALS,
+    Bundle,
+    BundleError,
+    GraphFile,
+    Precision,
+    RuntimeName,
+    Variant,
+)
 from serving.runtimes.runtime import Graph, Runtime, Value
 
 Answer = dict[str, Value] | Exception  # the outputs for one request, or why there are none
@@ -57,12 +67,10 @@ class ModelGraphs:
             BundleError: if they fail, or the shapes are not the manifest's.
         """
         height, width = self._variant.height, self._variant.width
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             "labels": (1, height, width),
             "confidence": (1, height // 4, width // 4),
-            "mean_confidence": (1,),
-            "disagreement": (1,),
-        }
+        } | dict.fromkeys(SIGNALS, (1,))
         shapes |= {prefix + tensor.name: (1, *tensor.shape) for tensor in self._variant.state for prefix in ("", NEXT)}
         frame = self._runtime.to_device(np.zeros((1, height, width, 3), np.uint8))
         state = self._only(self.encode_keys([frame]))

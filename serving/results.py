@@ -23,6 +23,8 @@ class StepResult:
     confidence: NDArray[np.uint8]  # (H / 4, W / 4), 255 is certain
     mean_confidence: float  # 0..1
     disagreement: float  # 0..1, between what was propagated from the past and what this frame says
+    mean_entropy: float  # 0..1, of the class probabilities
+    warp_residual: float  # 0..1, between the frame and the earlier one moved along the flow
     key_frame_age: int  # frames since the key frame behind the state; 0 if the frame itself was encoded first
     refreshes_key: bool  # the state is refreshed from this frame, once it is answered
     batch_size: int  # frames answered in the same step run

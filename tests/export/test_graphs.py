@@ -13,10 +13,10 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.graphs import state_shapes, step_graph
-from serving.bundle import NEXT, RESULTS
+from export.graphs import mean_entropy, state_shapes, step_graph, still_residual, warp_residual
+from serving.bundle import NEXT, RESULTS, SIGNALS
 from tests.fake_tensorrt import byte_errors
-from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
+from training.models.video_segmenter import KeyState, Motion, Propagation, VideoSegmenter
 from training.models.warping import warp
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,8 @@ class Notebook(VideoSegmenter):
         blue = F.avg_pool2d(frame[:, 2:], 4)
         green_before = F.avg_pool2d(previous[:, 1:2], 4)
         logits = state[0] + torch.cat([torch.zeros_like(blue), 3 * blue], 1)
-        return Propagation(logits, (state[0] - green_before,), state[0])
+        one_to_the_left = torch.zeros_like(state[0]) - torch.tensor([1.0, 0.0])[:, None, None]
+        return Propagation(logits, (state[0] - green_before,), state[0], Motion(one_to_the_left, previous))
 
 
 def test_graphs_whose_answers_are_known_by_hand(make_graphs: Callable[..., Graphs]) -> None:
@@ -86,6 +87,10 @@ def test_graphs_whose_answers_are_known_by_hand(make_graphs: Callable[..., Graph
     assert [answer["confidence"][0, y, x] for y, x in corners] == [round(255 * share) for share in certain]
     np.testing.assert_allclose(answer["mean_confidence"], [sum(certain) / 4], rtol=1e-6)
     assert answer["disagreement"] == [0.25]  # the past alone says (0, 1, 0, 1)
+    entropy = [-p * math.log2(p) - (1 - p) * math.log2(1 - p) for p in certain]
+    np.testing.assert_allclose(answer["mean_entropy"], [sum(entropy) / 4], rtol=1e-5)
+    # Blue is off by one in the upper half, green by a fifth all over, wherever they are moved to.
+    np.testing.assert_allclose(answer["warp_residual"], [(0.5 + 0.2) / 3], rtol=1e-5)
     np.testing.assert_allclose(answer["next_red"], state - 0.2, rtol=1e-6)
 
 
@@ -141,8 +146,7 @@ def test_frames_and_maps_are_bytes_and_only_the_batch_is_open(graphs: Graphs) ->
         "previous_frame": [height, width, 3],
         "labels": [height, width],
         "confidence": [height // 4, width // 4],
-        "mean_confidence": [],
-        "disagreement": [],
+        **{name: [] for name in SIGNALS},
     }
     for shape in state_shapes(graphs.segmenter.folded(), height, width):
         shapes |= {shape.name: list(shape.shape), NEXT + shape.name: list(shape.shape)}
@@ -174,7 +178,8 @@ def test_the_opset_is_one_whose_warp_every_runtime_reads_alike(graphs: Graphs) -
                 }
                 assert attributes == {"mode": b"bilinear", "padding_mode": b"border", "align_corners": 1}
     warps = [node for node in onnx.load(graphs.step).graph.node if node.op_type == "GridSample"]
-    assert len(warps) == len(graphs.segmenter.state_names)
+    # Along the flow go the state, and for the residual the frame before.
+    assert len(warps) == (2 if graphs.segmenter.state_names else 0)
 
 
 class Still(VideoSegmenter):
@@ -189,7 +194,7 @@ class Still(VideoSegmenter):
 
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         warped = warp(state[0], torch.zeros_like(state[0][:, :2]))
-        return Propagation(warped, (warped,), warped)
+        return Propagation(warped, (warped,), warped, None)
 
 
 def test_an_opset_whose_warp_is_misread_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,5 +231,31 @@ def test_a_network_of_single_frames_has_an_empty_key_graph_and_forgets_the_past(
     assert run(graphs.key, frame=random_frames(1, 0)) == {}
     frame = random_frames(1, 0)
     answers = [run(graphs.step, frame=frame, previous_frame=random_frames(1, seed)) for seed in (1, 2)]
-    assert all((answers[0][name] == answers[1][name]).all() for name in RESULTS)
+    assert all((answers[0][name] == answers[1][name]).all() for name in RESULTS if name != "warp_residual")
     assert answers[0]["disagreement"] == [0]
+    quarters = [F.avg_pool2d(network_frames(random_frames(1, seed)), 4) for seed in range(3)]
+    for answer, earlier in zip(answers, quarters[1:], strict=True):
+        np.testing.assert_allclose(answer["warp_residual"], [float((quarters[0] - earlier).abs().mean())], rtol=1e-4)
+
+
+def test_the_residual_is_none_where_the_flow_explains_the_motion() -> None:
+    """A picture that moved by two quarter-resolution pixels to the right, seen with and without its flow."""
+    coarse = torch.rand(1, 3, 16, 34, generator=torch.Generator().manual_seed(0))
+    picture = F.interpolate(coarse, scale_factor=4.0)
+    frame, previous = picture[..., :-8], picture[..., 8:]
+    flow = torch.zeros(1, 2, 16, 32)
+    flow[:, 0] = -2
+    explained = warp_residual(frame, Motion(flow, previous))
+    # All but the two columns that came into view, where the border is repeated.
+    came = (coarse[..., :2] - coarse[..., 2:3]).abs().sum() / (3 * 16 * 32)
+    torch.testing.assert_close(explained, came[None])
+    assert explained < 0.1 * still_residual(frame, previous)
+    torch.testing.assert_close(warp_residual(frame, Motion(torch.zeros_like(flow), frame)), torch.zeros(1))
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 15])
+def test_entropy_is_one_where_all_classes_are_equally_likely_and_none_where_one_is_certain(num_classes: int) -> None:
+    flat = torch.full((2, num_classes, 4, 4), 1 / num_classes)
+    certain = F.one_hot(torch.zeros(2, 4, 4, dtype=torch.long), num_classes).permute(0, 3, 1, 2).float()
+    torch.testing.assert_close(mean_entropy(flat), torch.full((2,), float(num_classes > 1)))
+    torch.testing.assert_close(mean_entropy(certain), torch.zeros(2))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export import to_triton, triton_client
 from export.triton_graph import per_frame_graph, stream_graph
-from serving.bundle import RESULTS, Bundle, StateTensor
+from serving.bundle import RESULTS, SIGNALS, Bundle, StateTensor
 from serving.engine import Engine
 from serving.graphs import pick_variant
 from serving.runtimes.onnx_runtime import OnnxRuntime
@@ -84,7 +84,7 @@ def test_streams_that_meet_in_batches_are_answered_as_by_the_engine(
         for expected, outputs in zip(answers(exported.bundle, device, clip, interval), outputs_of_clip, strict=True):
             assert (expected["labels"] == outputs["labels"][0]).mean() > 0.9999
             np.testing.assert_allclose(outputs["confidence"][0].astype(int), expected["confidence"], atol=1)
-            for name in ("mean_confidence", "disagreement"):
+            for name in SIGNALS if remembers else SIGNALS[:-1]:  # the last one compares two frames
                 assert outputs[name].shape == (1, 1)
                 assert outputs[name].item() == pytest.approx(expected[name], abs=1e-3)
     assert not remembers or not model.memories
@@ -141,9 +141,11 @@ def test_the_configuration_says_what_the_model_is(exported: Exported, device: st
     (instances,) = config.instance_group
     assert instances.kind == (instances.KIND_CPU if device == "cpu" else instances.KIND_GPU)
     outputs = {tensor.name: list(tensor.dims) for tensor in config.output}
-    assert outputs == {"labels": [64, 128], "confidence": [16, 32], "mean_confidence": [1], "disagreement": [1]}
+    remembers = bool(exported.bundle.manifest.variants[0].state)
+    signals = {name: [1] for name in (SIGNALS if remembers else SIGNALS[:-1])}
+    assert outputs == {"labels": [64, 128], "confidence": [16, 32], **signals}
     inputs = {tensor.name: list(tensor.dims) for tensor in config.input}
-    if not exported.bundle.manifest.variants[0].state:
+    if not remembers:
         assert inputs == {"frame": [64, 128, 3]}
         assert config.HasField("dynamic_batching")
         assert not config.HasField("sequence_batching")
@@ -294,4 +296,6 @@ def test_a_network_without_state_that_looks_back_is_refused(graphs: Graphs) -> N
         with pytest.raises(ValueError, match="looks at previous_frame"):
             per_frame_graph(step)
     else:
-        assert [value.name for value in per_frame_graph(step).graph.input] == ["frame"]
+        alone = per_frame_graph(step).graph
+        assert [value.name for value in alone.input] == ["frame"]
+        assert {value.name for value in alone.output} == set(RESULTS) - {"warp_residual"}

@@ -56,7 +56,7 @@ def test_lower_precision_answers_nearly_like_the_network(
     verifier = Verifier(graphs.segmenter, SIZE, World().label_space, ())
     for variant in write(graphs, precision, tmp_path, pairs):
         manifest = Manifest(
-            format="flowseg-bundle", format_version=2, name="n", version="1", classes=classes, variants=(variant,),
+            format="flowseg-bundle", format_version=3, name="n", version="1", classes=classes, variants=(variant,),
             provenance={}, verification={},
         )  # fmt: skip
         bundle = Bundle(folder=tmp_path, manifest=manifest)

@@ -7,6 +7,7 @@ With v(frame) the largest value in a frame:
            next_total = (total + v(frame)) mod 251; the anchor stays that of the key frame
            confidence = anchor
            mean_confidence = v(previous_frame) / 256, disagreement = v(key_frame) / 256
+           mean_entropy = v(frame) / 256, warp_residual = |v(frame) - v(previous_frame)| / 256
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from onnx import TensorProto, helper
 from serving.bundle import (
     NEXT,
     RESULTS,
+    SIGNALS,
     Bundle,
     ClassInfo,
     GraphFile,
@@ -158,14 +160,19 @@ def write_toy_bundle(
         helper.make_node("Reshape", ["mean_confidence_column", "flat"], ["mean_confidence"]),
         helper.make_node("Div", ["key_value", "scale"], ["disagreement_column"]),
         helper.make_node("Reshape", ["disagreement_column", "flat"], ["disagreement"]),
+        helper.make_node("Div", ["value", "scale"], ["mean_entropy_column"]),
+        helper.make_node("Reshape", ["mean_entropy_column", "flat"], ["mean_entropy"]),
+        helper.make_node("Sub", ["value", "previous_value"], ["change"]),
+        helper.make_node("Abs", ["change"], ["size_of_change"]),
+        helper.make_node("Div", ["size_of_change", "scale"], ["warp_residual_column"]),
+        helper.make_node("Reshape", ["warp_residual_column", "flat"], ["warp_residual"]),
     ]
     step_inputs = {"frame": frame, "previous_frame": frame, "key_frame": frame, "total": [1], "anchor": [1]}
     quarter = [SIZE // 4, SIZE // 4]
     step_outputs = {
         "labels": [SIZE, SIZE],
         "confidence": quarter,
-        "mean_confidence": [],
-        "disagreement": [],
+        **{name: [] for name in SIGNALS},
         "next_total": [1],
     }
     _save(folder / "step.onnx", step_nodes, step_inputs, step_outputs)
@@ -183,7 +190,7 @@ def write_toy_bundle(
         folder,
         Manifest(
             format="flowseg-bundle",
-            format_version=2,
+            format_version=3,
             name=name,
             version=version,
             classes=classes,

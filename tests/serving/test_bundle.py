@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.bundle import BundleError, parse_size, read_bundle, write_manifest
+from serving.bundle import RESULTS, BundleError, parse_size, read_bundle, write_manifest
 
 Document = dict[str, Any]  # Any: JSON
 Edit = Callable[[Document], object]
@@ -98,11 +98,11 @@ def test_json_that_is_no_manifest_is_refused(folder: Path, content: str) -> None
     assert refusal(folder) == "BUNDLE/manifest.json is not the manifest of a flowseg bundle"
 
 
-@pytest.mark.parametrize("version", [0, 1, "2", None])
+@pytest.mark.parametrize("version", [0, 2, "3", None])
 def test_another_format_version_is_refused_before_anything_else_is_read(folder: Path, version: object) -> None:
     (folder / "manifest.json").write_text(json.dumps({"format": "flowseg-bundle", "format_version": version}))
     assert refusal(folder) == (
-        f"BUNDLE has bundle format {version!r}, this server reads 2: export the bundle again with this version"
+        f"BUNDLE has bundle format {version!r}, this server reads 3: export the bundle again with this version"
     )
 
 
@@ -171,11 +171,11 @@ def edit_variant(folder: Path, edit: Edit) -> None:
             lambda variant: variant["key"]["outputs"].append("extra"),
         ),
         (
-            "the step graph must give labels, confidence, mean_confidence, disagreement and next state tensors alone",
+            f"the step graph must give {', '.join(RESULTS)} and next state tensors alone",
             lambda variant: variant["step"]["outputs"].remove("confidence"),
         ),
         (
-            "the step graph must give labels, confidence, mean_confidence, disagreement and next state tensors alone",
+            f"the step graph must give {', '.join(RESULTS)} and next state tensors alone",
             lambda variant: variant["step"]["outputs"].append("next_nobody"),
         ),
         (
@@ -199,7 +199,7 @@ def test_a_step_may_advance_none_of_the_state_and_need_not_take_every_input(fold
     edit_variant(folder, lambda variant: variant["step"]["outputs"].remove("next_total"))
     edit_variant(folder, lambda variant: variant["step"]["inputs"].remove("previous_frame"))
     (variant,) = read_bundle(folder).manifest.variants
-    assert variant.step.outputs == ("labels", "confidence", "mean_confidence", "disagreement")
+    assert variant.step.outputs == RESULTS
 
 
 @pytest.mark.parametrize(("text", "size"), [("64x128", (64, 128)), ("512x1024", (512, 1024))])

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.bundle import (
+    RESULTS,
     Bundle,
     BundleError,
     GraphFile,
@@ -122,7 +123,7 @@ def stateless(toy_folder: Path, toy_bundle: Bundle, variant: Variant, tmp_path: 
             file="step.onnx",
             sha256=file_sha256(folder / "step.onnx"),
             inputs=("frame", "previous_frame", "key_frame"),
-            outputs=("labels", "confidence", "mean_confidence", "disagreement"),
+            outputs=RESULTS,
         ),
     )
     return Bundle(folder=folder, manifest=toy_bundle.manifest.model_copy(update={"variants": (wired,)})), wired

@@ -11,6 +11,8 @@ def result(age: int) -> StepResult:
         confidence=np.zeros((16, 16), np.uint8),
         mean_confidence=0.0,
         disagreement=0.0,
+        mean_entropy=0.0,
+        warp_residual=0.0,
         key_frame_age=age,
         refreshes_key=False,
         batch_size=1,

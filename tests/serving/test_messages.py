@@ -160,6 +160,8 @@ def result() -> StepResult:
         confidence=np.full((SIZE // 4, SIZE // 4), 99, np.uint8),
         mean_confidence=0.75,
         disagreement=0.125,
+        mean_entropy=0.25,
+        warp_residual=0.0625,
         key_frame_age=2,
         refreshes_key=True,
         batch_size=3,

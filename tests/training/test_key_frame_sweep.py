@@ -28,7 +28,7 @@ class Ledger(VideoSegmenter):
 
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         aged = state[0] + torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
-        return Propagation(aged, (aged,), aged)
+        return Propagation(aged, (aged,), aged, None)
 
 
 class Aging(VideoSegmenter):
@@ -44,7 +44,7 @@ class Aging(VideoSegmenter):
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         age = state[0] + 1
         scores = F.one_hot(age[:, 0].long().clamp(max=5), 6).permute(0, 3, 1, 2).float()
-        return Propagation(scores, (age,), scores)
+        return Propagation(scores, (age,), scores, None)
 
 
 class Still(LabelledDataset):

@@ -44,7 +44,7 @@ class Painter(VideoSegmenter):
 
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         scores = nn.functional.one_hot(self.paint(frame), self.num_classes).permute(0, 3, 1, 2).float()
-        return Propagation(scores, (), scores)
+        return Propagation(scores, (), scores, None)
 
 
 def constant(frame: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def test_the_last_frame_of_longer_clips_is_compared_with_the_one_before_from_the
 
         def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
             scores = nn.functional.one_hot((state[0] + 1).long(), self.num_classes).permute(0, 3, 1, 2).float()
-            return Propagation(scores, (state[0] + 1,), scores)
+            return Propagation(scores, (state[0] + 1,), scores, None)
 
     evaluation = evaluate_clips(Counter(constant), open_labelled(replace(WORLD, num_frames=4)), ("sfc",), CPU)
     assert evaluation.confusions["sfc"].sum(0).nonzero().tolist() == [[3]]

@@ -18,7 +18,7 @@ class Ledger(VideoSegmenter):
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         del previous, frame
         aged = state[0] + torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
-        return Propagation(aged, (aged,), aged)
+        return Propagation(aged, (aged,), aged, None)
 
 
 def answers(interval: int, num_frames: int) -> list[tuple[int, int]]:

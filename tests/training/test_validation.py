@@ -68,7 +68,7 @@ class Reader(VideoSegmenter):
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         red = torch.where(frame[:, :1] == 1, state[0], frame[:, :1])
         scores = -(10 * red - torch.arange(3).view(1, 3, 1, 1)).abs()
-        return Propagation(scores, state, scores)
+        return Propagation(scores, state, scores, None)
 
 
 class Constant(FlowNet):

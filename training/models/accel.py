@@ -20,7 +20,7 @@ from training.models.deeplab import BackboneName, DeepLab
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet, FlowNetConfig
 from training.models.upsampling import upsample
-from training.models.video_segmenter import KeyState, Propagation, SegmenterConfig, VideoSegmenter
+from training.models.video_segmenter import KeyState, Motion, Propagation, SegmenterConfig, VideoSegmenter
 from training.models.warping import warp
 
 
@@ -63,12 +63,13 @@ class Accel(VideoSegmenter):
 
     def correct(self, state: KeyState, previous: Tensor, frame: Tensor, update_scores: Tensor) -> Propagation:
         """`propagate` where the update network's scores of `frame`, (B, C, H / 8, W / 8), are known already."""
-        reference = warp(state[0], self.flownet(frame, previous))
+        flow = self.flownet(frame, previous)
+        reference = warp(state[0], flow)
         updated = upsample(update_scores, 2)
         # Of what merge adds up, the part that the past contributes.
         propagated = F.conv2d(reference, self.merge.weight[:, : self.num_classes])
         logits = self.merge(torch.cat([reference, updated], dim=1))
-        return Propagation(logits=logits, state=(reference,), propagated_logits=propagated)
+        return Propagation(logits, state=(reference,), propagated_logits=propagated, motion=Motion(flow, previous))
 
     def folded(self) -> "FoldedAccel":
         """The same function with `merge` inside the two classifiers: up-sampling and warping commute with it."""
@@ -100,9 +101,10 @@ class FoldedAccel(VideoSegmenter):
 
     def propagate(self, state: KeyState, previous: Tensor, frame: Tensor) -> Propagation:
         """Warps the reference scores onto `frame` and adds the update network's."""
-        reference = warp(state[0], self.flownet(frame, previous))
+        flow = self.flownet(frame, previous)
+        reference = warp(state[0], flow)
         logits = reference + upsample(self.net_update(frame), 2)
-        return Propagation(logits=logits, state=(reference,), propagated_logits=reference)
+        return Propagation(logits, state=(reference,), propagated_logits=reference, motion=Motion(flow, previous))
 
 
 @dataclass(frozen=True)

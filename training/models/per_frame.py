@@ -29,7 +29,7 @@ class PerFrame(VideoSegmenter):
         """Segments `frame` by itself. Its scores are never stale, so they are all of `propagated_logits`."""
         del state, previous
         logits = self.segnet(frame)
-        return Propagation(logits=logits, state=(), propagated_logits=logits)
+        return Propagation(logits=logits, state=(), propagated_logits=logits, motion=None)
 
 
 @dataclass(frozen=True)

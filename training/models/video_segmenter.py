@@ -11,12 +11,20 @@ from training.models.upsampling import upsample
 KeyState = tuple[Tensor, ...]  # what one stream carries from frame to frame: maps of (B, *, h, w), float32
 
 
+class Motion(NamedTuple):
+    """The flow that a network carried its past along, and the frame that it points into."""
+
+    flow: Tensor  # (B, 2, h, w), (x, y) in pixels of this map, current to earlier
+    earlier: Tensor  # (B, 3, H, W), the frame before, or whichever the network keeps
+
+
 class Propagation(NamedTuple):
     """What `propagate` makes of one frame."""
 
     logits: Tensor  # (B, C, H / stride, W / stride), class scores
     state: KeyState  # the state after this frame
     propagated_logits: Tensor  # like `logits`, their part that came along the flow: tells how stale the state is
+    motion: Motion | None  # what it came along; None if nothing is carried from frame to frame
 
 
 class VideoSegmenter(nn.Module):

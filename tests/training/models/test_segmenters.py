@@ -38,6 +38,17 @@ def test_the_state_is_named_and_keeps_its_shape(segmenter: VideoSegmenter, frame
 
 
 @torch.no_grad()
+def test_what_flows_along_is_the_state_and_it_comes_from_the_frame_before(
+    segmenter: VideoSegmenter, frames: Tensor
+) -> None:
+    motion = segmenter.propagate(segmenter.encode_key(frames[:, 0]), frames[:, 0], frames[:, 1]).motion
+    assert (motion is None) == (not segmenter.state_names)
+    if motion is not None:
+        assert motion.flow.shape == (2, 2, 8, 8)
+        torch.testing.assert_close(motion.earlier, frames[:, 0])
+
+
+@torch.no_grad()
 def test_samples_of_a_batch_do_not_meet(segmenter: VideoSegmenter, frames: Tensor) -> None:
     torch.testing.assert_close(segmenter(frames), torch.cat([segmenter(frames[:1]), segmenter(frames[1:])]))
 
@@ -58,6 +69,9 @@ def test_folding_accel_leaves_it_as_it_is_and_keeps_every_output(accel: Accel, f
     quick = folded.propagate(folded.encode_key(key), key, current)
     torch.testing.assert_close(quick.logits, plain.logits, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(quick.propagated_logits, plain.propagated_logits, rtol=1e-11, atol=1e-11)
+    assert quick.motion is not None
+    assert plain.motion is not None
+    torch.testing.assert_close(quick.motion, plain.motion)
 
 
 @torch.no_grad()
