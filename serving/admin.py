@@ -79,6 +79,4 @@ def announce_reload(sessions: Sessions, model: ServedModel, retired: Sequence[Se
     message = f"new streams get {model.label}; this one goes on with what it has"
     for session in sessions:
         if session.model in retired:
-            session.notify(
-                pb.StreamNotice(kind=pb.NOTICE_KIND_MODEL_RELOADED, message=message, model=model.label)
-            )
+            session.notify(pb.StreamNotice(kind=pb.NOTICE_KIND_MODEL_RELOADED, message=message, model=model.label))

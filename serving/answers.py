@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,10 @@ from serving.overlay import make_palette, render_overlay
 from serving.results import StepResult
 from serving.run_lengths import encode_delta, encode_rle
 
-OVERLAY_FORMATS = {pb.OVERLAY_ENCODING_JPEG: ".jpg", pb.OVERLAY_ENCODING_PNG: ".png"}
+OVERLAYS: dict[pb.OverlayEncoding, Literal["jpeg", "png"]] = {
+    pb.OVERLAY_ENCODING_JPEG: "jpeg",
+    pb.OVERLAY_ENCODING_PNG: "png",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,7 @@ class AnswerEncoder:
             encoding=self._outputs.overlay,
             width=size.width,
             height=size.height,
-            data=render_overlay(decoded.native, labels, self._palette, OVERLAY_FORMATS[self._outputs.overlay]),
+            data=render_overlay(decoded.native, labels, self._palette, OVERLAYS[self._outputs.overlay]),
         )
 
 

@@ -1,8 +1,8 @@
 """How far a stream has moved from what its model knew, told without labels.
 
-A manifest's baseline holds, for frames of the domain that the model was made for, the mean and the standard deviation of
-signals that every frame gives. A stream's running means are compared with them. What a drift means is for people to see:
-night, rain, another lens, or a camera that somebody turned to the wall.
+A manifest's baseline holds, for frames of the domain that the model was made for, the mean and the standard deviation
+of signals that every frame gives. A stream's running means are compared with them. What a drift means is for people to
+see: night, rain, another lens, or a camera that somebody turned to the wall.
 """
 
 from serving.bundle import Manifest

@@ -1,4 +1,4 @@
-"""What can go wrong with a stream or one of its frames. `statuses.py` holds the one table from these to status codes."""
+"""What can go wrong with a stream or one of its frames. `statuses.py` holds the one table from these to statuses."""
 
 from enum import Enum
 

@@ -38,6 +38,14 @@ class Encoding(Enum):
     RAW_RGB = "raw RGB"
     RAW_BGR = "raw BGR"
     RAW_GRAY = "raw gray"
+    RAW_NV12 = "raw NV12"
+    H264 = "H.264"
+    H265 = "H.265"
+
+    @property
+    def is_video(self) -> bool:
+        """Whether frames depend on the frames before them."""
+        return self in (Encoding.H264, Encoding.H265)
 
 
 class FrameDecoder:

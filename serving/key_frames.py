@@ -32,3 +32,36 @@ class FixedInterval:
     def is_due(self, result: StepResult) -> bool:
         """Whether the key frame is `interval` frames old. A frame that was encoded first is a key frame already."""
         return result.key_frame_age >= self.interval
+
+
+@dataclass(frozen=True)
+class Manual:
+    """Never by itself."""
+
+    def is_due(self, result: StepResult) -> bool:
+        """No."""
+        return False
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Stub until the branch of signals is merged."""
+
+    min_interval: int
+    max_interval: int
+    staleness: float = 1.0
+
+    def is_due(self, result: StepResult) -> bool:
+        return result.key_frame_age >= self.max_interval
+
+
+@dataclass(frozen=True)
+class Stretched:
+    """Stub until the branch of signals is merged."""
+
+    policy: KeyFramePolicy
+    factor: int
+    max_interval: int
+
+    def is_due(self, result: StepResult) -> bool:
+        return result.key_frame_age >= self.factor and self.policy.is_due(result)

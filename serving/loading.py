@@ -26,8 +26,7 @@ def read_model(folder: Path, options: ServerOptions) -> ServedModel:
     precision, size = options.precision, options.height_and_width()
     bundle = read_bundle(folder)
     runtimes = tuple(
-        open_runtime(options.runtime, device, options.threads, bundle, precision, size)
-        for device in options.devices()
+        open_runtime(options.runtime, device, options.threads, bundle, precision, size) for device in options.devices()
     )
     return ServedModel(
         bundle,

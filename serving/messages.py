@@ -128,7 +128,9 @@ def parse_key_frames(key_frames: pb.KeyFrames, field: str, limits: Limits) -> pb
             _check_interval(least, f"{field}.adaptive.min_interval")
             _check_interval(most, f"{field}.adaptive.max_interval")
             if most < least:
-                raise InvalidRequestError(f"{field}.adaptive.max_interval", f"{most} is less than min_interval, {least}")
+                raise InvalidRequestError(
+                    f"{field}.adaptive.max_interval", f"{most} is less than min_interval, {least}"
+                )
             if not 0 < staleness < float("inf"):
                 raise InvalidRequestError(f"{field}.adaptive.staleness", f"{staleness:g} is not above 0 and finite")
             filled = pb.KeyFrames(

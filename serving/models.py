@@ -1,4 +1,4 @@
-"""The models of a server by name and version, from the moment their bundles are read until their last stream has ended."""
+"""The models of a server by name and version, from when their bundles are read until their last stream has ended."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

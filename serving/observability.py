@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from serving.bundle import SIGNALS
 from serving.graphs import GraphRun
 from serving.results import StepResult
 

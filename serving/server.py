@@ -1,8 +1,8 @@
 """Serves bundles to video streams: `python -m serving.server BUNDLE [BUNDLE ...]`.
 
 gRPC (`flowseg.v1`, health, reflection) on one port, status over HTTP on another, and if wanted `AdminService` on a
-third. SIGHUP reads the bundles again and serves those of a new version; streams that are open go on with the old one. On
-SIGTERM or SIGINT the server tells its streams, gives them time to end, and leaves with exit status 0.
+third. SIGHUP reads the bundles again and serves those of a new version; open streams go on with the old one. On SIGTERM
+or SIGINT the server tells its streams, gives them time to end, and leaves with exit status 0.
 """
 
 import asyncio

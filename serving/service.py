@@ -197,16 +197,17 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         if encoding.is_video:
             raise InvalidRequestError("format.encoding", "an image is no video: send it as JPEG, PNG or raw")
         if len(request.data) > self._limits.max_frame_bytes:
-            raise FrameTooLargeError(f"the image has {len(request.data)} bytes, at most {self._limits.max_frame_bytes} are taken")
+            raise FrameTooLargeError(
+                f"the image has {len(request.data)} bytes, at most {self._limits.max_frame_bytes} are taken"
+            )
+
         outputs = parse_outputs(request.outputs, "outputs")
         model = self._models.find(request.model)
         run = asyncio.get_running_loop().run_in_executor
         with model.open_stream(Manual(), capacity=1) as stream:
             decoder = FrameDecoder(encoding, size, max_pixels=self._limits.max_frame_pixels)
             keeps_native = bool(outputs.overlay)
-            decoded = await run(
-                self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native
-            )
+            decoded = await run(self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native)
             result = await asyncio.wrap_future(stream.submit(decoded.image))
         encoder = AnswerEncoder(model, outputs)
         return await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)

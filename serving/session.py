@@ -293,9 +293,7 @@ class Session:
             _, message = self._drops.pop()
             message.last, message.count = frame.sequence, message.count + 1
         else:
-            message = pb.FramesDropped(
-                first=frame.sequence, last=frame.sequence, count=1, reason=DROP_REASONS[reason]
-            )
+            message = pb.FramesDropped(first=frame.sequence, last=frame.sequence, count=1, reason=DROP_REASONS[reason])
         self._drops.append((frame.number, message))
         self._wake_writer.set()
         self._wake_reader.set()
@@ -402,9 +400,7 @@ class Session:
         given_up += [f"every {level.step_every}th frame looked at"] if level.step_every > 1 else []
         given_up += ["late frames dropped"] if level.drops_late else []
         message = f"to hold {self._elasticity.objective.target_ms:g} ms: {', '.join(given_up) or 'nothing is given up'}"
-        self.notify(
-            pb.StreamNotice(kind=pb.NOTICE_KIND_DEGRADED, message=message, level=self._elasticity.number)
-        )
+        self.notify(pb.StreamNotice(kind=pb.NOTICE_KIND_DEGRADED, message=message, level=self._elasticity.number))
 
     def _decode(self, encoded: bytes) -> DecodedFrame:
         return decode_frame(self._decoder, encoded, self.model.size, bool(self._config.outputs.overlay))

@@ -1,7 +1,7 @@
 """The one table from exceptions to gRPC statuses, and the details that tools read."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -41,28 +41,26 @@ class Status(NamedTuple):
 def _bad_request(error: ServingError) -> Message:
     field = error.field if isinstance(error, InvalidRequestError) else "frame.data"
     violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(error))
-    return error_details_pb2.BadRequest(field_violations=[violation])
+    return cast("Message", error_details_pb2.BadRequest(field_violations=[violation]))
 
 
 def _quota_failure(error: ServingError) -> Message:
     subject = {StreamLimitError: "streams", FrameTooLargeError: "frame bytes"}.get(type(error), "device memory")
     violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=str(error))
-    return error_details_pb2.QuotaFailure(violations=[violation])
+    return cast("Message", error_details_pb2.QuotaFailure(violations=[violation]))
 
 
 def _retry_info(error: ServingError) -> Message:
     del error  # all alike
-    return error_details_pb2.RetryInfo(retry_delay={"seconds": RETRY_AFTER_S})
+    return cast("Message", error_details_pb2.RetryInfo(retry_delay={"seconds": RETRY_AFTER_S}))
 
 
-# The first that an error is an instance of. FrameRefusedError and FrameFailedError end a stream after too many in a row.
+# The first that an error is an instance of counts. Frames that are refused or fail end a stream after many in a row.
 STATUSES: dict[type[ServingError], Status] = {
     InvalidRequestError: Status(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", (_bad_request,)),
     FrameRefusedError: Status(grpc.StatusCode.INVALID_ARGUMENT, "FRAME_REFUSED", (_bad_request,)),
     FrameTooLargeError: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "FRAME_TOO_LARGE", (_quota_failure,)),
-    DeviceMemoryError: Status(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, "DEVICE_MEMORY", (_quota_failure, _retry_info)
-    ),
+    DeviceMemoryError: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "DEVICE_MEMORY", (_quota_failure, _retry_info)),
     FrameFailedError: Status(grpc.StatusCode.INTERNAL, "FRAME_FAILED"),
     ModelNotFoundError: Status(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     StreamNotFoundError: Status(grpc.StatusCode.NOT_FOUND, "STREAM_NOT_FOUND"),

@@ -165,7 +165,7 @@ class VideoStream:
             outputs=pb.Outputs(labels=LABEL_SIZES[options.labels]),
         )
         if options.key_frame_interval:
-            config.fixed_key_frames.interval = options.key_frame_interval
+            config.key_frames.fixed.interval = options.key_frame_interval
         return config
 
     def _feed(self, frames: Iterable[NDArray[np.uint8]]) -> None:

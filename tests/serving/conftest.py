@@ -30,6 +30,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from serving.admin import AdminService
 from serving.bundle import (
     NEXT,
     RESULTS,
@@ -47,15 +48,15 @@ from serving.bundle import (
 )
 from serving.engine import Engine
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
-from serving.admin import AdminService
 from serving.loading import ModelLoader
 from serving.messages import Limits
 from serving.models import Models, ServedModel
 from serving.observability import Metrics
+from serving.options import ServerOptions
+from serving.results import StepResult, StepTimings
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.runtimes.runtime import Graph, Runtime, Value
 from serving.service import SegmentationService
-from serving.options import ServerOptions
 from serving.session import Surroundings
 from serving.sessions import Sessions
 
@@ -68,6 +69,20 @@ KEY_POISON, STEP_POISON = 254, 255
 def toy_frame(value: int) -> NDArray[np.uint8]:
     """A frame of one value."""
     return np.full((SIZE, SIZE, 3), value, np.uint8)
+
+
+def step_result(**fields: object) -> StepResult:
+    """A result of zeros, but for some fields."""
+    zeros: dict[str, object] = {
+        "labels": np.zeros((SIZE, SIZE), np.uint8),
+        "confidence": np.zeros((SIZE // 4, SIZE // 4), np.uint8),
+        **dict.fromkeys(SIGNALS, 0.0),
+        "key_frame_age": 0,
+        "refreshes_key": False,
+        "batch_size": 1,
+        "timings": StepTimings(queue_ms=1.5, key_ms=0.0, step_ms=2.5),
+    }
+    return StepResult(**(zeros | fields))  # type: ignore[arg-type]  # of any field
 
 
 def _brightest(frame: str, brightest: str) -> list[onnx.NodeProto]:
@@ -305,6 +320,11 @@ class LocalServer:
     metrics: Metrics
 
 
+def close_all(models: Models) -> None:
+    for model in models:
+        model.close()
+
+
 @contextlib.asynccontextmanager
 async def serve_here(
     *models: ServedModel, limits: Limits = LIMITS, is_loaded: bool = True, pool: Executor | None = None
@@ -318,7 +338,7 @@ async def serve_here(
                 model.load(metrics.watch_runs(model.label))
         pool = stack.enter_context(pool or ThreadPoolExecutor(2))
         served, sessions = Models(list(models)), Sessions()
-        stack.callback(lambda: [model.close() for model in served])
+        stack.callback(close_all, served)
         loader = ModelLoader(served, ServerOptions(threads=1), metrics)
         service = SegmentationService(served, Surroundings(limits, pool, metrics), sessions, loader.unload_finished)
         admin = AdminService(served, loader, sessions, grace_s=10)

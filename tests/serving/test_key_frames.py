@@ -1,23 +1,12 @@
-import numpy as np
 import pytest
 
 from serving.key_frames import FixedInterval
-from serving.results import StepResult, StepTimings
+from serving.results import StepResult
+from tests.serving.conftest import step_result
 
 
 def result(age: int) -> StepResult:
-    return StepResult(
-        labels=np.zeros((64, 64), np.uint8),
-        confidence=np.zeros((16, 16), np.uint8),
-        mean_confidence=0.0,
-        disagreement=0.0,
-        mean_entropy=0.0,
-        warp_residual=0.0,
-        key_frame_age=age,
-        refreshes_key=False,
-        batch_size=1,
-        timings=StepTimings(queue_ms=0.0, key_ms=0.0, step_ms=0.0),
-    )
+    return step_result(key_frame_age=age)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.graphs import GraphRun
 from serving.observability import Metrics
+from tests.serving.conftest import step_result
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -34,9 +35,14 @@ def test_times_are_in_seconds() -> None:
 
 def test_signals_of_drift_are_recorded() -> None:
     metrics = Metrics()
-    metrics.quality("toy@1", mean_confidence=0.75, disagreement=0.125)
-    assert value(metrics, "flowseg_quality_sum", model="toy@1", signal="mean_confidence") == 0.75
-    assert value(metrics, "flowseg_quality_sum", model="toy@1", signal="disagreement") == 0.125
+    result = step_result(mean_confidence=0.75, disagreement=0.125, mean_entropy=0.5, warp_residual=0.25)
+    metrics.quality("toy@1", result, drift=3.5)
+    for signal, expected in (
+        ("mean_confidence", 0.75), ("disagreement", 0.125), ("mean_entropy", 0.5), ("warp_residual", 0.25),
+    ):  # fmt: skip
+        assert value(metrics, "flowseg_quality_sum", model="toy@1", signal=signal) == expected
+    assert value(metrics, "flowseg_drift_bucket", model="toy@1", le="3.0") == 0
+    assert value(metrics, "flowseg_drift_bucket", model="toy@1", le="4.0") == 1
 
 
 def test_ended_streams_are_counted_by_status() -> None:

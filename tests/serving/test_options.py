@@ -48,8 +48,11 @@ def test_options_have_the_names_of_their_fields() -> None:
         ("key_frame_interval", 100_001, "--key-frame-interval must be within 1..100000, not 100001"),
         ("port", -1, "--port must be within 0..65535, not -1"),
         ("http_port", 65536, "--http-port must be within 0..65535, not 65536"),
-        ("threads", -1, "--threads and --grace-s must not be negative"),
-        ("grace_s", -0.5, "--threads and --grace-s must not be negative"),
+        ("admin_port", 65536, "--admin-port must be within 0..65535, not 65536"),
+        ("threads", -1, "--threads must be 0 or more and finite, not -1"),
+        ("grace_s", -0.5, "--grace-s must be 0 or more and finite, not -0.5"),
+        ("resume_s", math.nan, "--resume-s must be 0 or more and finite, not nan"),
+        ("device", "cpu,cuda:1", "--device cpu,cuda:1 mixes cpu and cuda: run a server for each kind"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_option(field: str, value: Any, message: str) -> None:

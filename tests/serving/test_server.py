@@ -85,7 +85,7 @@ def test_http_tells_health_readiness_metrics_and_models(toy_server: ServerProces
         assert http.get("/readyz").json() == {"ok": True, "reason": ""}
         assert 'flowseg_open_streams{model="toy@1"}' in http.get("/metrics").text
         (model,) = http.get("/v1/models").json()["models"]
-        assert (model["name"], model["version"], model["ready"]) == ("toy", "1", True)
+        assert (model["name"], model["version"], model["state"]) == ("toy", "1", "MODEL_STATE_READY")
         assert http.get("/nothing").status_code == 404
 
 
@@ -95,7 +95,7 @@ async def test_options_reach_the_streams(toy_folder: Path, tmp_path: Path) -> No
     sizes = ("--max-streams", "5", "--max-frame-mb", "0.5", "--max-frame-megapixels", "0.25")
     with start_server(tmp_path / "log", str(toy_folder), *options, *sizes) as server:
         started = (await converse(server.address, configuration())).responses[0].started
-        assert (started.key_frame_interval, started.max_in_flight, started.max_consecutive_errors) == (2, 3, 2)
+        assert (started.key_frames.fixed.interval, started.max_in_flight, started.max_consecutive_errors) == (2, 3, 2)
         async with grpc.aio.insecure_channel(server.address) as channel:
             limits = (await open_stub(channel).GetServerInfo(pb.GetServerInfoRequest())).limits
         assert limits == pb.Limits(max_streams=5, max_in_flight=3, max_frame_bytes=500_000, max_frame_pixels=250_000)
@@ -169,7 +169,7 @@ async def test_sigterm_tells_open_streams_and_waits_for_them(toy_folder: Path, t
     with start_server(tmp_path / "log", str(toy_folder), "--grace-s", "25") as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             call: Call = open_stub(channel).SegmentStream()
-            await send(call, configuration(fixedKeyFrames={"interval": 9}), request(0, 10))
+            await send(call, configuration(keyFrames={"fixed": {"interval": 9}}), request(0, 10))
             before = [await heard(call, "started"), await heard(call, "result")]
             server.process.terminate()
             notice = (await heard(call, "notice")).notice

@@ -46,8 +46,8 @@ BAD_CONFIGURATIONS: list[tuple[Document, str]] = [
     ({"format": {"encoding": "FRAME_ENCODING_RAW_GRAY", "width": 64}}, "config.format"),
     ({"format": {"encoding": "FRAME_ENCODING_PNG", "height": 64}}, "config.format"),
     ({"format": {"encoding": "FRAME_ENCODING_PNG", "width": 1001, "height": 1000}}, "config.format"),
-    ({"fixedKeyFrames": {}}, "config.fixed_key_frames.interval"),
-    ({"fixedKeyFrames": {"interval": 2**32 - 1}}, "config.fixed_key_frames.interval"),
+    ({"keyFrames": {"fixed": {}}}, "config.key_frames.fixed.interval"),
+    ({"keyFrames": {"fixed": {"interval": 2**32 - 1}}}, "config.key_frames.fixed.interval"),
     ({"delivery": {"policy": 99}}, "config.delivery.policy"),
     ({"delivery": {"maxInFlight": 17}}, "config.delivery.max_in_flight"),
     ({"delivery": {"policy": "DELIVERY_POLICY_DROP_OLDEST", "maxInFlight": 1}}, "config.delivery.max_in_flight"),
@@ -161,7 +161,7 @@ async def test_a_draining_server_tells_its_streams_and_takes_no_others(toy_bundl
         call: Call = open_stub(channel).SegmentStream()
         await send(call, configuration(), request(0, 10))
         before = [await heard(call, "started"), await heard(call, "result")]
-        draining = asyncio.create_task(server.service.drain(grace_s=PATIENCE_S))
+        draining = asyncio.create_task(server.sessions.drain(grace_s=PATIENCE_S))
         notice = await heard(call, "notice")
         assert notice.notice.kind == pb.NOTICE_KIND_DRAINING
         assert notice.notice.grace_ms == PATIENCE_S * 1000
@@ -191,7 +191,7 @@ async def test_after_its_grace_a_drained_stream_has_answers_for_all_that_was_rea
         gated_runtime.gate.clear()
         await send(call, request(1, 20))
         await until(lambda: len(gated_runtime.runs) == 5)  # two to warm up, two of the first frame, and this
-        draining = asyncio.create_task(server.service.drain(grace_s=0))
+        draining = asyncio.create_task(server.sessions.drain(grace_s=0))
         await heard(call, "notice")
         gated_runtime.gate.set()
         conversation = await hear_out(call, *before)
@@ -236,7 +236,7 @@ async def test_a_notice_is_not_lost_if_the_stream_ends_while_a_response_is_writt
         call: Call = open_stub(channel).SegmentStream()
         await send(call, configuration())
         await until(lambda: model.num_streams == 1)
-        draining = asyncio.create_task(server.service.drain(grace_s=0))
+        draining = asyncio.create_task(server.sessions.drain(grace_s=0))
         for _ in range(100):  # turns of the loop: `drain` has told the stream to end, and waits
             await asyncio.sleep(0)
         sign.set()
@@ -290,7 +290,7 @@ async def test_a_bug_is_internal_and_keeps_its_secrets(
     def broken(*args: object) -> None:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr("serving.session.result_message", broken)
+    monkeypatch.setattr("serving.answers.class_statistics", broken)
     model = served_model(toy_bundle)
     with caplog.at_level(logging.ERROR):
         async with serve_here(model) as server:

@@ -33,16 +33,18 @@ def two_versions(tmp_path: Path) -> list[Bundle]:
 
 
 @in_asyncio
-async def test_models_are_found_by_name_and_version(two_versions: list[Bundle]) -> None:
+async def test_models_are_found_by_name_and_version(two_versions: list[Bundle], tmp_path: Path) -> None:
+    other = read_bundle(write_toy_bundle(tmp_path / "cat", name="cat"))
     async with (
-        serve_here(*map(served_model, two_versions)) as server,
+        serve_here(*map(served_model, [*two_versions, other])) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub = open_stub(channel)
         listed = (await stub.ListModels(pb.ListModelsRequest())).models
-        assert [(model.name, model.version, model.ready) for model in listed] == [
-            ("toy", "1", True),
-            ("toy", "2", True),
+        assert [(model.name, model.version, model.state) for model in listed] == [
+            ("toy", "1", pb.MODEL_STATE_READY),
+            ("toy", "2", pb.MODEL_STATE_READY),
+            ("cat", "1", pb.MODEL_STATE_READY),
         ]
         for name, version in (("toy@1", "1"), ("toy@2", "2"), ("toy", "2")):
             assert (await stub.GetModel(pb.GetModelRequest(model=name))).model.version == version
@@ -51,7 +53,7 @@ async def test_models_are_found_by_name_and_version(two_versions: list[Bundle]) 
             assert conversation.results[0].provenance.model == f"toy@{version}"
         conversation = await converse(server.address, configuration(), *requests(1))
         assert conversation.code == grpc.StatusCode.INVALID_ARGUMENT
-        assert conversation.message == "model: this server has several, name one of toy@1, toy@2"
+        assert conversation.message == "model: this server has several, name one of toy@1, toy@2, cat@1"
         with pytest.raises(grpc.aio.AioRpcError) as missing:
             await stub.GetModel(pb.GetModelRequest(model="dog"))
         assert missing.value.code() == grpc.StatusCode.NOT_FOUND
@@ -65,9 +67,9 @@ async def test_a_model_is_described_before_it_is_ready(toy_bundle: Bundle) -> No
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         described = (await open_stub(channel).GetModel(pb.GetModelRequest())).model
-        assert (described.name, len(described.classes), described.ready) == ("toy", 251, False)
+        assert (described.name, len(described.classes), described.state) == ("toy", 251, pb.MODEL_STATE_LOADING)
         model.load(server.metrics.watch_runs(model.label))
-        assert (await open_stub(channel).GetModel(pb.GetModelRequest())).model.ready
+        assert (await open_stub(channel).GetModel(pb.GetModelRequest())).model.state == pb.MODEL_STATE_READY
 
 
 @in_asyncio

@@ -31,7 +31,7 @@ from tests.serving.conversations import (
 
 @in_asyncio
 async def test_a_stream_is_started_answered_in_order_and_summed_up(toy_bundle: Bundle) -> None:
-    config = configuration(fixedKeyFrames={"interval": 2})
+    config = configuration(keyFrames={"fixed": {"interval": 2}})
     async with serve_here(served_model(toy_bundle)) as server:
         conversation = await converse(server.address, config, *requests(10, 20, 30, 40))
     assert conversation.code == grpc.StatusCode.OK
@@ -55,16 +55,27 @@ async def test_a_stream_is_started_answered_in_order_and_summed_up(toy_bundle: B
 async def test_the_start_says_what_was_agreed(toy_bundle: Bundle) -> None:
     async with serve_here(served_model(toy_bundle)) as server:
         chosen = await converse(
-            server.address, configuration(fixedKeyFrames={"interval": 3}, delivery={"maxInFlight": 5}, model="toy")
+            server.address,
+            configuration(keyFrames={"fixed": {"interval": 3}}, delivery={"maxInFlight": 5}, model="toy"),
         )
         default = await converse(server.address, configuration(model="toy@1"))
         latest = await converse(server.address, configuration(delivery={"policy": "DELIVERY_POLICY_LATEST_ONLY"}))
     starts = [conversation.responses[0].started for conversation in (chosen, default, latest)]
-    assert [(start.key_frame_interval, start.max_in_flight) for start in starts] == [(3, 5), (1000, 8), (1000, 4)]
+    assert [(start.key_frames.fixed.interval, start.max_in_flight) for start in starts] == [
+        (3, 5),
+        (1000, 8),
+        (1000, 4),
+    ]
     assert len({start.stream_id for start in starts}) == 3
     assert starts[0].max_consecutive_errors == 32
     model = starts[0].model
-    assert (model.name, model.version, model.width, model.height, model.ready) == ("toy", "1", SIZE, SIZE, True)
+    assert (model.name, model.version, model.width, model.height, model.state) == (
+        "toy",
+        "1",
+        SIZE,
+        SIZE,
+        pb.MODEL_STATE_READY,
+    )
     assert model.classes[4] == pb.Class(name="class 4", red=4, green=251, blue=2)
     assert default.summary == pb.StreamSummary()
 

@@ -1,10 +1,13 @@
 """Clients that vanish."""
 
+from dataclasses import replace
+
 import grpc
 
 from serving.bundle import Bundle
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from tests.serving.conftest import (
+    LIMITS,
     GatedRuntime,
     open_stub,
     serve_here,
@@ -32,7 +35,7 @@ async def test_a_client_that_vanishes_frees_its_slot_and_disturbs_no_other(
     model = served_model(toy_bundle, gated_runtime)
     values = [10, 20, 30, 40]
     async with (
-        serve_here(model) as server,
+        serve_here(model, limits=replace(LIMITS, resume_s=0)) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         undisturbed = await converse(server.address, configuration(), *requests(*values))

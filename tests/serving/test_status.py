@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from serving.bundle import Bundle
+from serving.key_frames import FixedInterval
 from serving.models import Models, ServedModel
 from serving.observability import Metrics
 from serving.status import AddressError, Readiness, bind, create_app
@@ -75,10 +76,10 @@ def test_models_are_listed_whole_before_and_after_they_are_ready(
     get: Get, model: ServedModel, metrics: Metrics
 ) -> None:
     (listed,) = get("/v1/models").json()["models"]
-    assert not listed["ready"]
+    assert listed["state"] == "MODEL_STATE_LOADING"
     model.load(metrics.watch_runs(model.label))
     (listed,) = get("/v1/models").json()["models"]
-    assert listed["ready"]
+    assert listed["state"] == "MODEL_STATE_READY"
     assert (listed["name"], listed["version"], listed["precision"]) == ("toy", "1", "fp32")
     assert (listed["width"], listed["height"], len(listed["classes"])) == (64, 64, 251)
     assert listed["classes"][0] == {"name": "class 0", "red": 0, "green": 255, "blue": 0}
@@ -87,7 +88,7 @@ def test_models_are_listed_whole_before_and_after_they_are_ready(
 def test_metrics_are_prometheus_text(get: Get, model: ServedModel, metrics: Metrics) -> None:
     model.load(metrics.watch_runs(model.label))
     metrics.watch_streams(model.label, lambda: model.num_streams)
-    with model.engine().open_stream() as stream:
+    with model.open_stream(FixedInterval(1), capacity=1) as stream:
         stream.submit(toy_frame(1)).result()
         answer = get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
