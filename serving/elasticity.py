@@ -2,7 +2,7 @@
 
 One step at a time, in the order of the levels; back in reverse. A level is left upwards when recent latencies are above
 the objective, and downwards when they are well below it for longer. If a level that was left downwards has to be taken
-again at once, the next attempt waits twice as long: a load that sits between two levels does not make them alternate.
+again soon, the next attempt waits twice as long: a load that sits between two levels does not make them alternate.
 """
 
 from dataclasses import dataclass
@@ -57,8 +57,8 @@ class Elasticity:
         self._place = 0  # in the list of allowed levels
         self._mean_ms = 0.0
         self._samples = 0
-        self._patience = MIN_SAMPLES_DOWN
-        self._has_just_recovered = False
+        self._patience = [MIN_SAMPLES_DOWN] * len(self._allowed)  # before each place is left downwards
+        self._is_on_trial = False  # the place above was left downwards, and may have to be taken again
 
     @property
     def number(self) -> int:
@@ -85,19 +85,20 @@ class Elasticity:
         if self._samples >= MIN_SAMPLES_UP and self._mean_ms > self.objective.target_ms:
             if self._place + 1 == len(self._allowed):
                 return False
-            self._patience = min(MAX_SAMPLES_DOWN, self._patience * 2) if self._has_just_recovered else self._patience
+            if self._is_on_trial:
+                self._patience[self._place + 1] = min(MAX_SAMPLES_DOWN, 2 * self._patience[self._place + 1])
             self._move(+1)
             return True
-        if self._samples >= self._patience:
-            if self._place and self._mean_ms < HEADROOM * self.objective.target_ms:
-                self._move(-1)
-                return True
-            if self._has_just_recovered:  # and it lasts
-                self._has_just_recovered = False
-                self._patience = MIN_SAMPLES_DOWN
+        if self._is_on_trial and self._samples >= self._patience[self._place + 1]:  # it lasts
+            self._is_on_trial = False
+            self._patience[self._place + 1] = MIN_SAMPLES_DOWN
+        is_relaxed = self._mean_ms < HEADROOM * self.objective.target_ms
+        if self._place and is_relaxed and self._samples >= self._patience[self._place]:
+            self._move(-1)
+            return True
         return False
 
     def _move(self, places: int) -> None:
         self._place += places
         self._samples, self._mean_ms = 0, 0.0
-        self._has_just_recovered = places < 0
+        self._is_on_trial = places < 0

@@ -73,6 +73,10 @@ class FrameTooLargeError(ServingError):
     """A frame of more bytes than the server takes; ends the stream."""
 
 
+class StreamMovedError(ServingError):
+    """Another call goes on with the stream."""
+
+
 class StreamClosedByAdminError(ServingError):
     """An administrator closed the stream."""
 

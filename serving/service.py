@@ -16,6 +16,7 @@ from serving.errors import (
     InvalidRequestError,
     ServingError,
     StreamLimitError,
+    StreamMovedError,
     UnavailableError,
 )
 from serving.frames import FrameDecoder
@@ -146,6 +147,12 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         except ServingError:
             is_lost = False
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not session.has_moved or task is None:
+                raise
+            task.uncancel()  # this call may still end in good order
+            raise StreamMovedError("the stream goes on in another call") from None
         except Exception:
             is_lost = context.done()
             raise

@@ -89,6 +89,7 @@ class Session:
         self.started = started
         self.model = model
         self.stream = stream
+        self.has_moved = False  # another call goes on with the stream: this one is cancelled
         self._context = context
         self._config = config
         self._limits, self._pool, self._metrics = surroundings.limits, surroundings.pool, surroundings.metrics

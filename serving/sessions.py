@@ -62,6 +62,7 @@ class Sessions:
         """Ends the session of a resume token at once: its client is back before the server has missed it."""
         for stream_id, holder in list(self._open.items()):
             if holder.session.started.resume_token == token and holder.task is not None:
+                holder.session.has_moved = True
                 holder.task.cancel()
                 await self._wait_until(functools.partial(self._is_gone, stream_id), TAKE_OVER_S)
 

@@ -21,6 +21,7 @@ from serving.errors import (
     ServingError,
     StreamClosedByAdminError,
     StreamLimitError,
+    StreamMovedError,
     StreamNotFoundError,
     UnavailableError,
 )
@@ -67,6 +68,7 @@ STATUSES: dict[type[ServingError], Status] = {
     StreamLimitError: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "STREAM_LIMIT", (_quota_failure, _retry_info)),
     UnavailableError: Status(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", (_retry_info,)),
     IdleTimeoutError: Status(grpc.StatusCode.ABORTED, "IDLE_TIMEOUT"),
+    StreamMovedError: Status(grpc.StatusCode.ABORTED, "RESUMED_ELSEWHERE"),
     StreamClosedByAdminError: Status(grpc.StatusCode.CANCELLED, "CLOSED_BY_ADMIN"),
     ModelLoadError: Status(grpc.StatusCode.INVALID_ARGUMENT, "BAD_BUNDLE"),
     ModelExistsError: Status(grpc.StatusCode.ALREADY_EXISTS, "MODEL_EXISTS"),

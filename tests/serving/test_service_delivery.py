@@ -1,16 +1,23 @@
 """Frames that come faster than they are answered."""
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import grpc
+import numpy as np
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from serving.bundle import Bundle
+from serving.frames import Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
+from serving.label_maps import decode_png
+from serving.run_lengths import decode_delta, decode_rle
 from tests.serving.conftest import (
+    SIZE,
     GatedRuntime,
     open_stub,
     serve_here,
@@ -21,6 +28,7 @@ from tests.serving.conversations import (
     Call,
     Document,
     configuration,
+    converse,
     hear_out,
     heard,
     in_asyncio,
@@ -167,3 +175,117 @@ async def test_a_bad_frame_is_answered_and_never_dropped(toy_bundle: Bundle, gat
     assert conversation.summary == pb.StreamSummary(
         num_frames=4, num_results=2, num_errors=1, num_dropped=1, num_key_frames=1
     )
+
+
+@pytest.mark.parametrize("by", ["deadline", "max_age"])
+@in_asyncio
+async def test_a_frame_whose_deadline_passes_while_it_waits_is_dropped(
+    toy_bundle: Bundle, gated_runtime: GatedRuntime, by: str
+) -> None:
+    """The gate holds the first frame until those behind it are late; one has time enough. Late ones leave no total."""
+    async with (
+        serve_here(served_model(toy_bundle, gated_runtime)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        gated_runtime.gate.clear()
+        call: Call = open_stub(channel).SegmentStream()
+        patient = request(3, 40)
+        patient.frame.deadline_ms = 60_000
+        late = [request(1, 20), request(2, 30)]
+        if by == "deadline":
+            for message in late:
+                message.frame.deadline_ms = 1
+        config = configuration(delivery={"maxAgeMs": 1 if by == "max_age" else 0})
+        first = request(0, 10)
+        first.frame.deadline_ms = 60_000
+        await send(call, config, first, *late, patient)
+        started = await heard(call, "started")
+        await until(lambda: [session.describe().in_flight for session in server.sessions] == [4])
+        await asyncio.sleep(0.01)
+        gated_runtime.gate.set()
+        await call.done_writing()
+        conversation = await hear_out(call, started)
+    assert conversation.kinds in (
+        ["started", "result", "dropped", "result", "summary"],
+        ["started", "result", "dropped", "dropped", "result", "summary"],  # told one by one
+    )
+    dropped = [response.dropped for response in conversation.responses if response.HasField("dropped")]
+    assert {message.reason for message in dropped} == {pb.DROP_REASON_DEADLINE}
+    assert (dropped[0].first, dropped[-1].last, sum(message.count for message in dropped)) == (1, 2, 2)
+    assert conversation.labels == [20, 50]
+    assert conversation.summary == pb.StreamSummary(num_frames=4, num_results=2, num_dropped=2, num_key_frames=1)
+
+
+@in_asyncio
+async def test_a_key_frame_that_is_dropped_makes_the_next_frame_one(
+    toy_bundle: Bundle, gated_runtime: GatedRuntime
+) -> None:
+    """A frame of LATEST_ONLY that was to forget the past makes way for one that then has to."""
+    async with (
+        serve_here(served_model(toy_bundle, gated_runtime)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        call: Call = open_stub(channel).SegmentStream()
+        await send(call, configuration(delivery={"policy": "DELIVERY_POLICY_LATEST_ONLY"}), request(0, 10))
+        started = await heard(call, "started")
+        first = await heard(call, "result")
+        gated_runtime.gate.clear()
+        num_runs = len(gated_runtime.runs)
+        await send(call, request(1, 20))
+        await until(lambda: len(gated_runtime.runs) > num_runs)
+        await send(call, request(2, 30, force_key_frame=True))
+        await until(lambda: [session.describe().in_flight for session in server.sessions] == [2])
+        await send(call, request(3, 40))
+        dropped = await heard(call, "dropped")
+        gated_runtime.gate.set()
+        await call.done_writing()
+        conversation = await hear_out(call, started, first, dropped)
+    assert conversation.labels == [20, 30, 80]
+    assert [result.provenance.kind for result in conversation.results] == [
+        pb.FRAME_KIND_KEY, pb.FRAME_KIND_PROPAGATED, pb.FRAME_KIND_KEY
+    ]  # fmt: skip
+
+
+@in_asyncio
+async def test_controls_hold_from_the_next_frame_on(toy_bundle: Bundle) -> None:
+    """A forced key frame, then a key frame after each frame; ages tell."""
+
+    def control(**action: object) -> pb.SegmentStreamRequest:
+        return pb.SegmentStreamRequest(control=ParseDict(action, pb.StreamControl()))
+
+    one_in_flight = configuration(delivery={"maxInFlight": 1})  # so that a control finds the frames before it answered
+    async with serve_here(served_model(toy_bundle)) as server:
+        conversation = await converse(
+            server.address, one_in_flight, request(0, 1), request(1, 2), control(forceKeyFrame={}), request(2, 3),
+            request(3, 4), request(4, 5), control(keyFrames={"fixed": {"interval": 1}}), request(5, 6), request(6, 7),
+        )  # fmt: skip
+        for bad, field in (
+            (pb.SegmentStreamRequest(control=pb.StreamControl()), "control.action"),
+            (control(keyFrames={"fixed": {}}), "control.key_frames.fixed.interval"),
+        ):
+            refused = await converse(server.address, configuration(), bad)
+            assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
+            assert refused.blamed_field == field
+    assert conversation.code == grpc.StatusCode.OK
+    assert [result.provenance.key_frame_age for result in conversation.results] == [0, 1, 0, 1, 2, 3, 1]
+    assert [result.provenance.refreshes_key for result in conversation.results] == [False] * 5 + [True, True]
+
+
+@in_asyncio
+async def test_deltas_of_a_stream_give_the_maps_that_png_gives(toy_bundle: Bundle) -> None:
+    """Frames that are refused in between send no map, and the next one is told from the last that was sent."""
+    frames = requests(10, 10, b"", 11, 11)
+    async with serve_here(served_model(toy_bundle)) as server:
+        plain = await converse(server.address, configuration(), *frames)
+        deltas = await converse(
+            server.address, configuration(outputs={"labelEncoding": "PIXEL_MAP_ENCODING_DELTA_RLE"}), *frames
+        )
+    shown = None
+    for expected, result in zip(plain.results, deltas.results, strict=True):
+        if result.labels.encoding == pb.PIXEL_MAP_ENCODING_RLE:
+            assert shown is None
+            shown = decode_rle(result.labels.data, Size(SIZE, SIZE))
+        else:
+            assert shown is not None
+            shown = decode_delta(result.labels.data, shown)
+        assert np.array_equal(shown, decode_png(expected.labels.data))

@@ -82,7 +82,8 @@ class SegmentationServiceServicer:
         NOT_FOUND            no such model or version
         RESOURCE_EXHAUSTED   all streams are taken, a frame is too large, or the device has no memory left
         UNAVAILABLE          the server is starting or shutting down: try again, there or elsewhere
-        ABORTED              nothing came from the client for too long, or it took no answers
+        ABORTED              nothing came from the client for too long, or it took no answers; or the stream was
+        resumed by another call
         CANCELLED            an administrator closed the stream
         INTERNAL             too many frames in a row failed, or a bug of the server
 
