@@ -110,7 +110,6 @@ class Manifest(_Part):
     version: str = Field(pattern=NAME_PATTERN)
     classes: tuple[ClassInfo, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     variants: tuple[Variant, ...] = Field(min_length=1)
-    baseline: dict[str, JsonValue] = {}
     provenance: dict[str, JsonValue]  # recipe, commit, metrics, versions: for people
     # how far the graphs were from torch when they were written: of "variants", in their order, and of "dropped" ones
     verification: dict[str, list[dict[str, JsonValue]]]
