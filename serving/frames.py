@@ -102,13 +102,7 @@ class FrameDecoder:
         return frame
 
     def _decode_file(self, encoded: bytes, size: Size) -> NDArray[np.uint8]:
-        if self._size is not None and size != self._size:
-            raise FrameRefusedError(f"frame is {size}, this stream's frames are {self._size}: open another stream")
-        if size.width * size.height > self._max_pixels:
-            raise FrameRefusedError(
-                f"frame is {size}, {size.width * size.height / 1e6:.1f} megapixels: at most"
-                f" {self._max_pixels / 1e6:.1f} are taken, send it smaller"
-            )
+        check_size(size, self._size, self._max_pixels)
         try:
             image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error:  # the decoder's own checks
@@ -136,6 +130,26 @@ class FrameDecoder:
             raise FrameRefusedError(
                 f"frame has {len(encoded)} bytes, {self._encoding.value} of {self._size} has {expected}"
             )
+
+
+def check_size(size: Size, agreed: Size | None, max_pixels: int) -> None:
+    """Whether a stream takes a frame, by the size in its header.
+
+    Args:
+        size: of the frame.
+        agreed: of all frames of the stream; None is not yet known.
+        max_pixels: above which a frame is refused.
+
+    Raises:
+        FrameRefusedError: if it does not.
+    """
+    if agreed is not None and size != agreed:
+        raise FrameRefusedError(f"frame is {size}, this stream's frames are {agreed}: open another stream")
+    if size.width * size.height > max_pixels:
+        raise FrameRefusedError(
+            f"frame is {size}, {size.width * size.height / 1e6:.1f} megapixels: at most"
+            f" {max_pixels / 1e6:.1f} are taken, send it smaller"
+        )
 
 
 def fit(frame: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
