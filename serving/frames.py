@@ -48,15 +48,34 @@ class Encoding(Enum):
         return self in (Encoding.H264, Encoding.H265)
 
 
+def check_raw_size(encoding: Encoding, size: Size) -> None:
+    """Whether frames of an encoding can have a size.
+
+    Raises:
+        ValueError: if they cannot: NV12 has one chroma sample for each two pixels, both ways.
+    """
+    if encoding is Encoding.RAW_NV12 and (size.width % 2 or size.height % 2):
+        raise ValueError(
+            f"{encoding.value} takes even widths and heights, not {size}:"
+            f" crop the frames or send {Encoding.RAW_RGB.value}"
+        )
+
+
 class FrameDecoder:
-    """Decodes the frames of one stream, which all have one size."""
+    """Decodes the frames of one stream, which all have one size.
+
+    Raw frames are rows from top to bottom without padding: 3 bytes per pixel of RGB and BGR, 1 of gray. NV12 is a plane
+    of luma, width times height bytes, then height / 2 rows of width / 2 pairs of chroma, blue (U) first: in all 3 bytes
+    for 2 pixels. It is read as BT.601 in limited range (luma 16..235), whatever the camera meant.
+    """
 
     def __init__(self, encoding: Encoding, size: Size | None, *, max_pixels: int) -> None:
         """Fixes what the frames must be.
 
         Args:
             encoding: of all frames.
-            size: of all frames; None takes that of the first one that decodes. Raw frames need it.
+            size: of all frames; None takes that of the first one that decodes. Raw frames need one that
+                `check_raw_size` lets pass.
             max_pixels: above which a frame is refused.
         """
         assert size is not None or encoding in (Encoding.JPEG, Encoding.PNG)
@@ -85,16 +104,12 @@ class FrameDecoder:
                 frame = cv2.cvtColor(self._raw(encoded, 3), cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
             case Encoding.RAW_GRAY:
                 frame = cv2.cvtColor(self._raw(encoded, 1), cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
+            case Encoding.RAW_NV12:
+                frame = cv2.cvtColor(self._nv12(encoded), cv2.COLOR_YUV2RGB_NV12).astype(np.uint8, copy=False)
         return frame
 
     def _decode_file(self, encoded: bytes, size: Size) -> NDArray[np.uint8]:
-        if self._size is not None and size != self._size:
-            raise FrameRefusedError(f"frame is {size}, this stream's frames are {self._size}: open another stream")
-        if size.width * size.height > self._max_pixels:
-            raise FrameRefusedError(
-                f"frame is {size}, {size.width * size.height / 1e6:.1f} megapixels: at most"
-                f" {self._max_pixels / 1e6:.1f} are taken, send it smaller"
-            )
+        check_size(size, self._size, self._max_pixels)
         try:
             image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error:  # the decoder's own checks
@@ -107,12 +122,41 @@ class FrameDecoder:
     def _raw(self, encoded: bytes, num_channels: int) -> NDArray[np.uint8]:
         assert self._size is not None
         width, height = self._size
-        if len(encoded) != width * height * num_channels:
-            raise FrameRefusedError(
-                f"frame has {len(encoded)} bytes, {self._encoding.value} of {self._size} has"
-                f" {width * height * num_channels}"
-            )
+        self._check_length(encoded, width * height * num_channels)
         return np.frombuffer(encoded, np.uint8).reshape(height, width, num_channels)
+
+    def _nv12(self, encoded: bytes) -> NDArray[np.uint8]:
+        """Both planes below each other, as OpenCV takes them."""
+        assert self._size is not None
+        width, height = self._size
+        self._check_length(encoded, width * height * 3 // 2)
+        return np.frombuffer(encoded, np.uint8).reshape(height * 3 // 2, width)
+
+    def _check_length(self, encoded: bytes, expected: int) -> None:
+        if len(encoded) != expected:
+            raise FrameRefusedError(
+                f"frame has {len(encoded)} bytes, {self._encoding.value} of {self._size} has {expected}"
+            )
+
+
+def check_size(size: Size, agreed: Size | None, max_pixels: int) -> None:
+    """Whether a stream takes a frame, by the size in its header.
+
+    Args:
+        size: of the frame.
+        agreed: of all frames of the stream; None is not yet known.
+        max_pixels: above which a frame is refused.
+
+    Raises:
+        FrameRefusedError: if it does not.
+    """
+    if agreed is not None and size != agreed:
+        raise FrameRefusedError(f"frame is {size}, this stream's frames are {agreed}: open another stream")
+    if size.width * size.height > max_pixels:
+        raise FrameRefusedError(
+            f"frame is {size}, {size.width * size.height / 1e6:.1f} megapixels: at most"
+            f" {max_pixels / 1e6:.1f} are taken, send it smaller"
+        )
 
 
 def fit(frame: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from serving.elasticity import Objective
 from serving.errors import InvalidRequestError
-from serving.frames import Encoding, Size
+from serving.frames import Encoding, Size, check_raw_size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.key_frames import Adaptive, FixedInterval, KeyFramePolicy, Manual
 
@@ -105,8 +105,10 @@ def parse_format(frame_format: pb.FrameFormat, field: str, limits: Limits) -> tu
         raise InvalidRequestError(field, f"{size} is no size: give both width and height")
     if size.width * size.height > limits.max_frame_pixels:
         raise InvalidRequestError(field, f"{size} is more than {limits.max_frame_pixels / 1e6:.1f} megapixels")
-    if encoding is Encoding.RAW_NV12 and (size.width % 2 or size.height % 2):
-        raise InvalidRequestError(field, f"{size} has an odd side, NV12 stores two by two pixels: send even ones")
+    try:
+        check_raw_size(encoding, size)
+    except ValueError as error:
+        raise InvalidRequestError(field, str(error)) from error
     return encoding, size
 
 

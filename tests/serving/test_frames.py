@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.errors import FrameRefusedError
-from serving.frames import Encoding, FrameDecoder, Size, fit, jpeg_size, png_size
+from serving.frames import Encoding, FrameDecoder, Size, check_raw_size, fit, jpeg_size, png_size
 
 MAX_PIXELS = 34_000_000
 FILES = [Encoding.JPEG, Encoding.PNG]
@@ -113,6 +113,32 @@ def test_raw_frames_are_rows_from_top_to_bottom() -> None:
     assert np.array_equal(decode(gray.tobytes(), Encoding.RAW_GRAY, size=size), np.dstack([gray] * 3))
 
 
+def test_raw_nv12_is_luma_then_pairs_of_chroma_in_limited_range() -> None:
+    luma = [[16, 235, 81, 81], [126, 126, 81, 81]]
+    chroma = [[128, 128, 90, 240]]  # U, V of the left half: gray; of the right half: red
+    frame = decode(bytes(np.concatenate([luma, chroma]).astype(np.uint8)), Encoding.RAW_NV12, size=Size(4, 2))
+    assert frame[:, :2].tolist() == [[[0] * 3, [255] * 3], [[128] * 3, [128] * 3]]
+    assert (
+        np.abs(frame[:, 2:].astype(int) - (255, 0, 0)).max() <= 2
+    )  # BT.601; read as BT.709, red would be (255, 25, 0)
+
+
+def test_raw_nv12_survives_the_way_there_and_back() -> None:
+    # OpenCV writes planar chroma: U, then V
+    planar = cv2.cvtColor(picture(), cv2.COLOR_RGB2YUV_I420)
+    chroma = planar[48:].reshape(2, -1).T
+    frame = decode(planar[:48].tobytes() + chroma.tobytes(), Encoding.RAW_NV12, size=Size(64, 48))
+    assert np.abs(frame.astype(int) - picture()).mean() < 3
+
+
+@pytest.mark.parametrize("size", [Size(5, 4), Size(4, 5)])
+def test_raw_nv12_has_even_sides(size: Size) -> None:
+    check_raw_size(Encoding.RAW_NV12, Size(4, 6))
+    check_raw_size(Encoding.RAW_BGR, size)
+    with pytest.raises(ValueError, match=f"^raw NV12 takes even widths and heights, not {size}: crop the frames"):
+        check_raw_size(Encoding.RAW_NV12, size)
+
+
 @pytest.mark.parametrize("encoding", FILES)
 def test_without_a_size_all_frames_have_that_of_the_first_one_that_decodes(encoding: Encoding) -> None:
     decoder = FrameDecoder(encoding, None, max_pixels=MAX_PIXELS)
@@ -174,7 +200,8 @@ def test_a_file_of_another_size_than_agreed_is_refused(encoding: Encoding) -> No
 
 
 @pytest.mark.parametrize(
-    ("encoding", "expected"), [(Encoding.RAW_RGB, 144), (Encoding.RAW_BGR, 144), (Encoding.RAW_GRAY, 48)]
+    ("encoding", "expected"),
+    [(Encoding.RAW_RGB, 144), (Encoding.RAW_BGR, 144), (Encoding.RAW_GRAY, 48), (Encoding.RAW_NV12, 72)],
 )
 @pytest.mark.parametrize("excess", [-1, 1])
 def test_raw_frames_with_a_byte_too_many_or_too_few_are_refused(encoding: Encoding, expected: int, excess: int) -> None:

@@ -197,7 +197,7 @@ def set_policy(config: pb.StreamConfig, policy: int) -> None:
         (
             lambda c: c.format.MergeFrom(pb.FrameFormat(encoding=pb.FRAME_ENCODING_RAW_NV12, width=64, height=63)),
             "config.format",
-            "64x63 has an odd side, NV12 stores two by two pixels: send even ones",
+            "raw NV12 takes even widths and heights, not 64x63: crop the frames or send raw RGB",
         ),
         (lambda c: set_policy(c, 99), "config.delivery.policy", "there is no policy 99"),
         (

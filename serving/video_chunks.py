@@ -1,0 +1,180 @@
+"""From chunks of an H.264 or H.265 video to frames."""
+
+import contextlib
+from typing import Literal
+
+import av
+import numpy as np
+from av.codec.context import Flags2
+from av.packet import Packet
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from serving.errors import FrameRefusedError
+from serving.frames import Size, check_size
+
+Codec = Literal["h264", "hevc"]
+CODEC_NAMES: dict[Codec, str] = {"h264": "H.264", "hevc": "H.265"}
+MAX_PADDING = 63  # pixels that whole blocks take beyond a frame
+PIECE_BYTES = 65536  # that are split at once: countless tiny access units are noticed before all are split off
+# Damage is an error, and not painted over; MD5 sums of H.265 frames are looked at where an encoder wrote them.
+DECODER_OPTIONS = {"err_detect": "crccheck+explode"}
+
+
+class ChunkDecoder:
+    """Decodes the video of one stream, one chunk after the other, and on one thread at a time.
+
+    A chunk is one or more whole access units (all that belongs to one frame) as Annex B bytes: every NAL unit begins
+    with 00 00 01 or 00 00 00 01. Encoders hand out just that; what lies in MP4 or comes as RTP must be brought into
+    this form, by the filters h264_mp4toannexb and hevc_mp4toannexb or a depacketiser. The parameter sets are in the
+    chunk of the first key frame, before it; later key frames may repeat them.
+
+    A frame comes out of the chunk that it came in if the video has no B frames; a live encoder should write none. With
+    them, frames come out in the order in which they are shown, as many chunks late as the encoder reordered, and the
+    last ones with `flush`.
+
+    Damage is noticed where the bytes break the rules of the codec. In H.265 they rarely do: let the encoder write an
+    MD5 sum of each frame (x265: hash=1) if the way to here may damage any. A video does not say that a chunk is
+    missing: leave none out, or go on with a key frame.
+
+    Colours follow the video's own description, BT.601 in limited range where it has none.
+    """
+
+    def __init__(self, codec: Codec, size: Size | None, *, max_pixels: int, max_frames_per_chunk: int) -> None:
+        """Fixes what the frames must be.
+
+        Args:
+            codec: of the video.
+            size: of all frames; None takes that of the first one that decodes.
+            max_pixels: above which a frame is refused, before it is decoded.
+            max_frames_per_chunk: above which a chunk is refused, before any of it is decoded.
+        """
+        self._codec = codec
+        self._size = size
+        self._max_pixels = max_pixels
+        self._max_frames_per_chunk = max_frames_per_chunk
+        self._splitter = _open(codec)
+        self._size_reader = _open(codec)
+        self._coded_size_reader = _open(codec)
+        self._coded_size_reader.flags2 |= Flags2.ignore_crop
+        self._decoder = _open(codec)
+        self._decoder.options = dict(DECODER_OPTIONS)
+        self._reformatter = VideoReformatter()
+        self._has_key_frame = False
+
+    def decode(self, chunk: bytes) -> list[NDArray[np.uint8]]:
+        """The frames (H, W, 3) RGB that come out, perhaps none.
+
+        After a chunk was refused, the stream goes on with the next key frame; frames that were still held back are
+        lost. Of a chunk with a key frame inside, what comes before it is then left out.
+
+        Raises:
+            FrameRefusedError: with what was found and what was expected.
+        """
+        try:
+            return [frame for packet in self._split(chunk) for frame in self._decode(packet)]
+        except (FrameRefusedError, av.FFmpegError) as error:
+            self._start_again()
+            raise self._refusal(error) from error
+
+    def flush(self) -> list[NDArray[np.uint8]]:
+        """The frames that were held back, at the end of the video. Another one may follow.
+
+        Raises:
+            FrameRefusedError: if they are damaged.
+        """
+        if not self._has_key_frame:
+            return []
+        try:
+            return self._decode(None)
+        except (FrameRefusedError, av.FFmpegError) as error:
+            raise self._refusal(error) from error
+        finally:
+            self._start_again()
+
+    def _split(self, chunk: bytes) -> "list[Packet[Stream]]":
+        """The access units to decode, once nothing speaks against them."""
+        if not chunk:
+            raise FrameRefusedError("chunk is empty")
+        packets: list[Packet[Stream]] = []
+        for start in range(0, len(chunk), PIECE_BYTES):
+            packets += self._splitter.parse(chunk[start : start + PIECE_BYTES])
+            if len(packets) > self._max_frames_per_chunk:
+                self._splitter = _open(self._codec)  # it holds a rest
+                break
+        else:
+            packets += self._splitter.parse(None)  # else the last one would wait for the beginning of the next
+        if len(packets) > self._max_frames_per_chunk:
+            raise FrameRefusedError(
+                f"chunk holds more than {self._max_frames_per_chunk} frames: send fewer, best one in each chunk"
+            )
+        for packet in packets:
+            self._check_header(packet)
+        if self._has_key_frame:
+            return packets
+        for index, packet in enumerate(packets):
+            if packet.is_keyframe:
+                return packets[index:]
+        raise FrameRefusedError(
+            f"chunk holds no {CODEC_NAMES[self._codec]} key frame, and the stream needs one, at its beginning and after"
+            " a chunk that was refused: send one"
+        )
+
+    def _check_header(self, packet: "Packet[Stream]") -> None:
+        """Refuses an access unit by its size, before the decoder has allocated anything for it."""
+        size = _read_size(self._size_reader, packet)
+        coded_size = _read_size(self._coded_size_reader, packet)
+        if size is None or coded_size is None:
+            return  # no picture, or no parameter sets for it: the decoder will say
+        check_size(size, self._size, self._max_pixels)
+        if coded_size.width > size.width + MAX_PADDING or coded_size.height > size.height + MAX_PADDING:
+            raise FrameRefusedError(f"frame is {size}, cropped from {coded_size}: send it uncropped")
+
+    def _decode(self, packet: "Packet[Stream] | None") -> list[NDArray[np.uint8]]:
+        decoded = self._decoder.decode(packet)
+        self._has_key_frame = True
+        return [self._convert(frame) for frame in decoded]
+
+    def _convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        if frame.is_corrupt:
+            raise av.InvalidDataError(0, "a frame with errors")
+        size = Size(frame.width, frame.height)
+        check_size(size, self._size, self._max_pixels)
+        self._size = size
+        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return np.ascontiguousarray(pixels, np.uint8)
+
+    def _refusal(self, error: Exception) -> FrameRefusedError:
+        if isinstance(error, FrameRefusedError):
+            return error
+        return FrameRefusedError(
+            f"chunk does not decode as {CODEC_NAMES[self._codec]}: it is damaged or holds a part of a frame, send a key"
+            " frame next"
+        )
+
+    def _start_again(self) -> None:
+        self._has_key_frame = False
+        if self._decoder.is_open:
+            # At its end the decoder gives away what it holds: else a damaged frame could come with the next chunk.
+            with contextlib.suppress(av.FFmpegError):
+                self._decoder.decode(None)
+            self._decoder.flush_buffers()
+
+
+def _open(codec: Codec) -> VideoCodecContext:
+    context = av.CodecContext.create(codec, "r")
+    context.thread_count = 1  # streams are decoded beside each other, and threads hold frames back
+    return context
+
+
+def _read_size(reader: VideoCodecContext, packet: "Packet[Stream]") -> Size | None:
+    """The size in the parameter sets that a picture refers to, in this packet or before it."""
+    reader.parse(bytes(packet))
+    reader.width = reader.height = (
+        0  # FFmpeg's parser writes over nothing else, and reads the packet when it is flushed
+    )
+    reader.parse(None)
+    return Size(reader.width, reader.height) if reader.width and reader.height else None
