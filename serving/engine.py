@@ -5,8 +5,9 @@ Semantics, per stream:
 - A frame is answered with `step` from the state that exists, and *then*, if the key-frame policy asks for it, the
   state is refreshed with `key` on that frame: the heavy graph is off the critical path. A refresh always happens
   before the stream's next step, and what it gives replaces the state that the step left.
-- The first frame, and a forced key frame, goes through `key` first and is its own key frame and its own previous
-  frame. What its step leaves is discarded: the next frame starts from its key state.
+- The first frame, a forced key frame and one that the policy takes for a scene cut go through `key` first: such a
+  frame is its own key frame and its own previous frame. What its step leaves is discarded: the next frame starts from
+  its key state. If it never runs, dropped or cancelled, the next frame takes its place.
 - After a frame that failed, the stream goes on from the state, previous frame and key frame before it.
 
 One worker thread per engine runs what `schedule.py` chooses.

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition
 from types import TracebackType
 from typing import Literal, Self
@@ -65,6 +65,7 @@ class Stream:
         self.is_running = False  # a graph runs for this stream
         self.is_closed = False
         self.last_run = 0  # its number in the order of all runs: who waited longest goes first
+        self._is_key_frame_owed = False  # one that never ran: the next frame takes its place
         self._changed = changed
         self._runtime = runtime
         self._frame_shape = frame_shape
@@ -76,7 +77,8 @@ class Stream:
 
         Args:
             frame: (H, W, 3) uint8 RGB of the engine's size. The stream keeps it: do not write to it afterwards.
-            force_key_frame: encode this frame first and answer it from its own key state, as the first frame is.
+            force_key_frame: encode this frame first and answer it from its own key state, as the first frame is. If it
+                is dropped or cancelled, the next frame takes its place.
 
         Returns:
             The answer to come: a StepResult, or FrameFailedError, FrameDroppedError or StreamClosedError. The results
@@ -91,7 +93,8 @@ class Stream:
             raise FrameRefusedError(
                 f"frame is {frame.dtype} of shape {frame.shape}, the model takes uint8 of shape ({height}, {width}, 3)"
             )
-        queued = QueuedFrame(np.ascontiguousarray(frame)[None], force_key_frame, Future(), time.perf_counter())
+        is_key_frame = self.policy.is_scene_cut(frame) or force_key_frame
+        queued = QueuedFrame(np.ascontiguousarray(frame)[None], is_key_frame, Future(), time.perf_counter())
         with self._changed:
             self._changed.wait_for(lambda: self.is_closed or len(self.waiting) < self._capacity)
             if self.is_closed:
@@ -105,7 +108,9 @@ class Stream:
         with self._changed:
             if not self.waiting:
                 return None
-            dropped = self.waiting.popleft().future
+            oldest = self.waiting.popleft()
+            self._is_key_frame_owed |= oldest.force_key_frame
+            dropped = oldest.future
             self._changed.notify_all()
         if dropped.set_running_or_notify_cancel():
             dropped.set_exception(FrameDroppedError("a newer frame took its place"))
@@ -149,8 +154,10 @@ class Stream:
             return "key"
         while self.current is None and self.waiting:
             queued = self.waiting.popleft()
+            self._is_key_frame_owed |= queued.force_key_frame
             if queued.future.set_running_or_notify_cancel():
-                self.current = queued
+                self.current = replace(queued, force_key_frame=self._is_key_frame_owed)
+                self._is_key_frame_owed = False
             self._changed.notify_all()
         if self.current is None:
             return None

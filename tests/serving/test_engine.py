@@ -12,6 +12,7 @@ from serving.bundle import Bundle, BundleError
 from serving.engine import Engine, open_engine
 from serving.errors import FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun
+from serving.key_frames import Manual
 from serving.results import StepResult
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.schedule import MAX_STEPS_BEFORE_KEY
@@ -128,7 +129,12 @@ def test_labels_are_the_models_pixel_by_pixel(engine: Engine) -> None:
 
 def test_a_policy_sees_the_result_and_decides_in_place_of_the_interval(engine: Engine) -> None:
     class WhenTheFrameBeforeWasBright:
-        def is_due(self, result: StepResult) -> bool:
+        def is_scene_cut(self, frame: NDArray[np.uint8]) -> bool:
+            del frame
+            return False
+
+        def is_due(self, result: StepResult, stretch: float = 1.0) -> bool:
+            assert stretch == 1
             assert not result.refreshes_key
             return result.mean_confidence > 0.5
 
@@ -138,6 +144,39 @@ def test_a_policy_sees_the_result_and_decides_in_place_of_the_interval(engine: E
         Answer(165, 2, 10, 150, 10),
         Answer(5 + 7, 1, 5, 5, 5),
     ]
+
+
+class CutsAtBrightFrames(Manual):
+    def is_scene_cut(self, frame: NDArray[np.uint8]) -> bool:
+        return bool(frame.max() > 99)
+
+
+def test_a_frame_that_the_policy_calls_a_scene_cut_is_its_own_key_frame(engine: Engine) -> None:
+    assert answers(engine.open_stream(policy=CutsAtBrightFrames()), 10, 20, 100, 7) == [
+        Answer(20, 0, 10, 10, 10),
+        Answer(30, 1, 10, 10, 10),
+        Answer(200, 0, 100, 100, 100),
+        Answer(107, 1, 100, 100, 100),
+    ]
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["forced", "cut"])
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["dropped", "cancelled"])
+def test_a_key_frame_that_never_ran_leaves_its_duty_to_the_frame_after_it(
+    engine: Engine, gated_runtime: GatedRuntime, is_cut: bool, is_cancelled: bool
+) -> None:
+    stream = engine.open_stream(policy=CutsAtBrightFrames())
+    segment(stream, 10)
+    begun = hold(gated_runtime, stream)
+    doomed = stream.submit(toy_frame(100 if is_cut else 20), force_key_frame=not is_cut)
+    later = [stream.submit(toy_frame(value)) for value in (7, 8)]
+    if is_cancelled:
+        assert doomed.cancel()
+    else:
+        assert stream.drop_oldest() is doomed
+    gated_runtime.gate.set()
+    assert read(begun.result(PATIENCE_S)).age == 1
+    assert [read(future.result(PATIENCE_S)) for future in later] == [Answer(14, 0, 7, 7, 7), Answer(15, 1, 7, 7, 7)]
 
 
 def test_key_time_is_that_of_a_frame_that_waited_for_its_own_key_run(engine: Engine) -> None:
