@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from serving.bundle import Bundle, BundleError, Variant, read_bundle
+from serving.bundle import SIGNALS, Baseline, Bundle, BundleError, Variant, read_bundle
 from training.command_line import user_errors_exit_with_2
 
 
@@ -39,6 +39,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
             for variant, figures in zip(manifest.variants, verified, strict=True)
         ],
         "dropped": manifest.verification.get("dropped", []),
+        "baseline": None if manifest.baseline is None else manifest.baseline.model_dump(),
         "provenance": manifest.provenance,
     }
 
@@ -79,12 +80,25 @@ def variant_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def _baseline_table(baseline: Baseline) -> Table:
+    """What the signals are where the model was trained."""
+    table = Table(title=f"signals, a key frame every {baseline.key_frame_interval} frames, {baseline.measured_on}")
+    for title in ("domain", "frames", *(name.replace("_", " ") for name in SIGNALS)):
+        table.add_column(title, justify="left" if title == "domain" else "right")
+    for name, domain in baseline.domains.items():
+        cells = (f"{domain.signals[signal].mean:.3f} ± {domain.signals[signal].std:.3f}" for signal in SIGNALS)
+        table.add_row(name, str(domain.frames), *cells)
+    return table
+
+
 def show(bundle: Bundle) -> None:
     """Prints a bundle for people."""
     report, console = describe(bundle), Console(soft_wrap=True, highlight=False)
     console.print(variant_table(report))
     for dropped in report["dropped"]:
         console.print(f"dropped: {dropped['reason']}")
+    if bundle.manifest.baseline is not None:
+        console.print(_baseline_table(bundle.manifest.baseline))
     state = ", ".join(f"{name} {shape}" for name, shape in report["variants"][0]["state"].items()) or "none"
     console.print(f"state of a stream, {_size(report['variants'][0])}: {state}")
     console.print(f"classes: {', '.join(info['name'] for info in report['classes'])}")

@@ -26,7 +26,7 @@ class DomainFrames:
 
     def __init__(self, recipe: Recipe, videos: Path | None) -> None:
         """Takes the recipe the run was trained by, and a folder of videos to calibrate on if there is one."""
-        self._target: DataConfig = recipe.target if videos is None else VideoFolder(videos)
+        self.target: DataConfig = recipe.target if videos is None else VideoFolder(videos)
         self._validation = recipe.validation.data
         self._own_videos = videos is not None
 
@@ -37,15 +37,15 @@ class DomainFrames:
             ValueError: if there is nothing to calibrate on.
         """
         try:
-            self._open(self._target, size)
+            self._open(self.target, size)
         except (ValueError, OSError) as error:
             remedy = "choose another --calibration" if self._own_videos else "give --calibration DIR"
             raise ValueError(f"int8 has no frames to be calibrated on ({error}): {remedy}") from error
 
     def pairs(self, size: Size) -> list[Pair]:
         """Frames in a row from clips all over the target domain."""
-        dataset = self._open(self._target, size)
-        return [(frames[-2], frames[-1]) for frames, _ in _spread(dataset, NUM_PAIRS)]
+        dataset = self._open(self.target, size)
+        return [(frames[-2], frames[-1]) for frames, _ in spread(dataset, NUM_PAIRS)]
 
     def labelled(self, size: Size) -> list[LabelledVideo]:
         """Clips that the run was validated on; none if they are not at hand."""
@@ -55,7 +55,7 @@ class DomainFrames:
             return []
         return [
             LabelledVideo(frames, clip.labels[-1].numpy())
-            for frames, clip in _spread(dataset, NUM_LABELLED)
+            for frames, clip in spread(dataset, NUM_LABELLED)
             if isinstance(clip, LabelledClip)
         ]
 
@@ -64,7 +64,7 @@ class DomainFrames:
         return resized.open()
 
 
-def _spread(dataset: Dataset[Any], most: int) -> Iterator[tuple[NDArray[np.uint8], Any]]:
+def spread(dataset: Dataset[Any], most: int) -> Iterator[tuple[NDArray[np.uint8], Any]]:
     """Up to `most` items of a data set, evenly spaced, each with its frames as cameras give them, (T, H, W, 3)."""
     length = len(dataset)  # type: ignore[arg-type]  # torch's Dataset does not declare its length
     for index in np.unique(np.linspace(0, length - 1, most).round().astype(int)):

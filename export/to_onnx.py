@@ -20,6 +20,7 @@ from typing import Annotated, cast
 import tyro
 from pydantic import JsonValue
 
+from export.baseline import measure_baseline
 from export.bundle_report import show
 from export.calibration import DomainFrames
 from export.graphs import OPSET
@@ -92,8 +93,8 @@ def export_bundle(
     segmenter = run.networks().get("segmenter")
     if not isinstance(segmenter, VideoSegmenter):
         raise RunError(f"{run.folder} trained no segmenter: export a run whose recipe does")
-    domain = DomainFrames(run.recipe, calibration) if "int8" in precisions else None
-    if domain is not None:
+    domain = DomainFrames(run.recipe, calibration)
+    if "int8" in precisions:
         domain.check(sizes[0])
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
@@ -115,7 +116,7 @@ class _Writing:
     """A bundle while it is written: the variants that were verified, and those that were dropped."""
 
     def __init__(
-        self, run: Run, segmenter: VideoSegmenter, folder: Path, domain: DomainFrames | None, name: str, version: str
+        self, run: Run, segmenter: VideoSegmenter, folder: Path, domain: DomainFrames, name: str, version: str
     ) -> None:
         self._run, self._segmenter, self._folder, self._domain = run, segmenter, folder, domain
         self._name, self._version = name, version
@@ -129,7 +130,8 @@ class _Writing:
         metadata = {"flowseg.name": self._name}
         if folded is not self._segmenter:
             metadata["flowseg.state_semantics"] = "merge_folded"
-        labelled, pairs = ((), ()) if self._domain is None else (self._domain.labelled(size), self._domain.pairs(size))
+        domain = self._domain
+        labelled, pairs = (domain.labelled(size), domain.pairs(size)) if "int8" in precisions else ((), ())
         writer = VariantWriter(folded, *size, self._folder, metadata, pairs)
         verifier = Verifier(self._segmenter, size, self._run.recipe.source.label_space, labelled)
         for precision in precisions:
@@ -167,6 +169,9 @@ class _Writing:
         if not self._variants:
             raise VerificationError(f"{self._dropped[0]}; no bundle was written", self._dropped[0].figures)
         manifest = self._manifest(tuple(self._variants))
+        bundle = Bundle(folder=self._folder, manifest=manifest)
+        baseline = measure_baseline(bundle, self._variants[0], self._run.recipe.source, self._domain.target)
+        manifest = manifest.model_copy(update={"baseline": baseline})
         kept = {graph.file for variant in self._variants for graph in (variant.key, variant.step)}
         for path in self._folder.glob("*.onnx"):
             if path.name not in kept:

@@ -98,7 +98,7 @@ class Verifier:
         Raises:
             VerificationError: if they differ by more than `TOLERANCES`, or the network's scores are not finite.
         """
-        runtimes = _runtimes(variant)
+        runtimes = runtimes_on_cpu(variant)
         compared = [
             self._compare(bundle, variant, runtime, interval)
             for runtime in runtimes
@@ -196,7 +196,7 @@ class Verifier:
         return mean_iou(confusion, self._space.evaluated)
 
 
-def _runtimes(variant: Variant) -> list[Runtime]:
+def runtimes_on_cpu(variant: Variant) -> list[Runtime]:
     """Those of a variant that run on a CPU and are installed; ONNX Runtime for one that has none."""
     runtimes: list[Runtime] = []
     if "openvino" in variant.runtimes:

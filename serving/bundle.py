@@ -37,6 +37,7 @@ RESULTS = ("labels", "confidence", *SIGNALS)
 NEXT = "next_"
 RuntimeName = Literal["onnxruntime-cpu", "onnxruntime-cuda", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
+DomainName = Literal["source", "target"]  # what the model was trained on with labels, and what it is meant for
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # the highest first
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of models and versions
 SIZE_MULTIPLE = 8  # of the frames' sides, in pixels
@@ -101,6 +102,35 @@ class Variant(_Part):
         return self
 
 
+class Spread(_Part):
+    """How a signal is distributed over frames."""
+
+    mean: float
+    std: float = Field(ge=0)
+
+
+class DomainBaseline(_Part):
+    """The signals of a model on videos of one domain."""
+
+    frames: int = Field(gt=0)  # that they were measured on
+    clip_frames: int = Field(gt=1)  # of each clip, the first of which does not count
+    signals: dict[str, Spread]  # by name, one for each of `SIGNALS`
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if set(self.signals) != set(SIGNALS):
+            raise ValueError(f"a baseline must have {', '.join(SIGNALS)}, not {', '.join(self.signals) or 'nothing'}")
+        return self
+
+
+class Baseline(_Part):
+    """What the signals are where the model was trained: those that leave it tell of drift."""
+
+    key_frame_interval: int = Field(gt=0)  # frames
+    measured_on: str  # variant and runtime, for people
+    domains: dict[DomainName, DomainBaseline]  # that were at hand
+
+
 class Manifest(_Part):
     """All a server needs to know about a bundle."""
 
@@ -113,6 +143,7 @@ class Manifest(_Part):
     provenance: dict[str, JsonValue]  # recipe, commit, metrics, versions: for people
     # how far the graphs were from torch when they were written: of "variants", in their order, and of "dropped" ones
     verification: dict[str, list[dict[str, JsonValue]]]
+    baseline: Baseline | None = None  # None if it was not measured, as of networks with random weights
 
 
 class Bundle(_Part):

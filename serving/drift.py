@@ -5,11 +5,12 @@ of signals that every frame gives. A stream's running means are compared with th
 see: night, rain, another lens, or a camera that somebody turned to the wall.
 """
 
-from serving.bundle import Manifest
+from collections.abc import Mapping
+
+from serving.bundle import Manifest, Spread
 from serving.results import StepResult
 
 DRIFT_SIGNALS = ("mean_confidence", "mean_entropy", "disagreement")  # not the residual: it is of motion, not of looks
-DOMAINS = ("target", "source")  # whose baseline counts, the first that is there
 MEMORY = 64  # frames that a running mean is of, about
 MIN_FRAMES = 16  # before there is a drift at all
 MIN_DEVIATION = 1e-3  # of a baseline: less would be chance
@@ -20,8 +21,9 @@ class DriftMeter:
 
     def __init__(self, manifest: Manifest) -> None:
         """Starts without a frame."""
-        domain = next((name for name in DOMAINS if name in manifest.baseline), None)
-        self._baseline = {} if domain is None else manifest.baseline[domain].signals
+        domains = {} if manifest.baseline is None else manifest.baseline.domains
+        domain = domains.get("target") or domains.get("source")
+        self._baseline: Mapping[str, Spread] = {} if domain is None else domain.signals
         self._means = dict.fromkeys(DRIFT_SIGNALS, 0.0)
         self._num_frames = 0
 

@@ -5,8 +5,9 @@ Semantics, per stream:
 - A frame is answered with `step` from the state that exists, and *then*, if the key-frame policy asks for it, the
   state is refreshed with `key` on that frame: the heavy graph is off the critical path. A refresh always happens
   before the stream's next step, and what it gives replaces the state that the step left.
-- The first frame, and a forced key frame, goes through `key` first and is its own key frame and its own previous
-  frame. What its step leaves is discarded: the next frame starts from its key state.
+- The first frame, a forced key frame and one that the policy takes for a scene cut go through `key` first: such a
+  frame is its own key frame and its own previous frame. What its step leaves is discarded: the next frame starts from
+  its key state. If it never runs, dropped or cancelled, the next frame takes its place.
 - After a frame that failed, the stream goes on from the state, previous frame and key frame before it.
 
 One worker thread per engine runs what `schedule.py` chooses.
@@ -105,7 +106,8 @@ class Engine:
 
         Args:
             key_frame_interval: frames from one key frame to the next.
-            policy: decides in place of the fixed interval.
+            policy: decides in place of the fixed interval. The first interval of a fixed one is shorter beside other
+                streams, so that streams that start together do not refresh together.
             capacity: frames that may wait before `submit` does.
 
         Raises:
@@ -125,6 +127,8 @@ class Engine:
                 raise StreamClosedError("the model is not served any more")
             if len(self._streams) >= self.max_streams:
                 raise StreamLimitError(f"all {self.max_streams} streams of the model are taken: try again later")
+            if isinstance(stream.policy, FixedInterval):
+                stream.policy = stream.policy.staggered(len(self._streams))
             self._streams.append(stream)
         return stream
 
@@ -248,7 +252,7 @@ class Engine:
             batch_size=batch_size,
             timings=timings,
         )
-        result = replace(result, refreshes_key=stream.policy.is_due(result))
+        result = replace(result, refreshes_key=stream.policy.is_due(result, stream.stretch))
         state = memory.state
         if memory.age > 0:  # the state of a key frame is what `key` gave, not what its own step made of it
             state = {name: outputs.get(NEXT + name, value) for name, value in state.items()}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from serving.bundle import Baseline
 from serving.elasticity import Objective
 from serving.errors import InvalidRequestError
 from serving.frames import Encoding, Size, check_raw_size
@@ -21,8 +22,6 @@ ENCODINGS = {
 SIZED_ENCODINGS = frozenset({Encoding.JPEG, Encoding.PNG, Encoding.H264, Encoding.H265})  # the data tell their size
 LATEST_ONLY_IN_FLIGHT = 4  # one waits, one runs, one is encoded, one is on the wire
 MAX_INTERVAL = 100_000  # frames
-DEFAULT_MIN_INTERVAL = 2  # frames, of adaptive key frames
-DEFAULT_MAX_INTERVAL = 30
 MAX_MILLISECONDS = 3_600_000  # of deadlines and objectives: an hour
 
 
@@ -124,8 +123,8 @@ def parse_key_frames(key_frames: pb.KeyFrames, field: str, limits: Limits) -> pb
             _check_interval(filled.fixed.interval, f"{field}.fixed.interval")
         case "adaptive":
             wanted = key_frames.adaptive
-            least = wanted.min_interval or DEFAULT_MIN_INTERVAL
-            most = wanted.max_interval or max(least, DEFAULT_MAX_INTERVAL)
+            least = wanted.min_interval or Adaptive.min_interval
+            most = wanted.max_interval or max(least, Adaptive.max_interval)
             staleness = wanted.staleness or Adaptive.staleness
             _check_interval(least, f"{field}.adaptive.min_interval")
             _check_interval(most, f"{field}.adaptive.max_interval")
@@ -145,18 +144,24 @@ def parse_key_frames(key_frames: pb.KeyFrames, field: str, limits: Limits) -> pb
     return filled
 
 
-def key_frame_policy(key_frames: pb.KeyFrames) -> KeyFramePolicy:
-    """What the engine asks, from a policy that `parse_key_frames` gave."""
+def key_frame_policy(key_frames: pb.KeyFrames, baseline: Baseline | None) -> KeyFramePolicy:
+    """What the engine asks for one stream, from a policy that `parse_key_frames` gave and the model's baseline."""
     match key_frames.WhichOneof("policy"):
         case "fixed":
             return FixedInterval(key_frames.fixed.interval)
         case "adaptive":
             adaptive = key_frames.adaptive
-            return Adaptive(
+            settings = Adaptive(
                 min_interval=adaptive.min_interval, max_interval=adaptive.max_interval, staleness=adaptive.staleness
             )
+            return settings.policy(baseline)
         case _:
             return Manual()
+
+
+def largest_interval(key_frames: pb.KeyFrames) -> int:
+    """Frames from one key frame to the next at most, of a policy that was parsed; 0 if there is no bound."""
+    return key_frames.fixed.interval or key_frames.adaptive.max_interval
 
 
 def parse_outputs(outputs: pb.Outputs, field: str) -> OutputConfig:

@@ -172,10 +172,11 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 stream = self._parking.take(config.resume_token)
                 if stream is not None:
                     stream.resize(config.max_in_flight)
-                    stream.follow(key_frame_policy(config.key_frames))
+                    stream.follow(key_frame_policy(config.key_frames, model.bundle.manifest.baseline))
+                    stream.stretch_intervals(1)
                     return model, stream, True
         model = self._models.find(name)
-        policy = key_frame_policy(config.key_frames)
+        policy = key_frame_policy(config.key_frames, model.bundle.manifest.baseline)
         try:
             return model, model.open_stream(policy, config.max_in_flight), False
         except StreamLimitError:

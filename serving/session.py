@@ -28,8 +28,14 @@ from serving.errors import (
 )
 from serving.frames import FrameDecoder
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
-from serving.key_frames import KeyFramePolicy, Stretched
-from serving.messages import Limits, SessionConfig, key_frame_policy, parse_key_frames, parse_milliseconds
+from serving.messages import (
+    Limits,
+    SessionConfig,
+    key_frame_policy,
+    largest_interval,
+    parse_key_frames,
+    parse_milliseconds,
+)
 from serving.models import ServedModel
 from serving.observability import Metrics
 from serving.results import StepResult
@@ -96,7 +102,7 @@ class Session:
         self._decoder = FrameDecoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
         self._encoder = AnswerEncoder(model, config.outputs)
         self._drift = DriftMeter(model.bundle.manifest)
-        self._policy: KeyFramePolicy = key_frame_policy(config.key_frames)
+        self._key_frames = config.key_frames
         self._elasticity = None if config.objective is None else Elasticity(config.objective)
         self._in_flight: deque[InFlight] = deque()
         self._drops: deque[tuple[int, pb.FramesDropped]] = deque()  # with the number of the last frame in it
@@ -109,7 +115,7 @@ class Session:
         self._last_sequence = -1
         self._forces_next = False  # by a control
         self._errors_in_a_row = 0
-        self._last_result: tuple[int, StepResult] | None = None  # with the number of its frame
+        self._results: deque[tuple[int, StepResult]] = deque()  # the newest, with the numbers of their frames
         self._held_in_a_row = 0
         self._opened_at = time.monotonic()
         self._summary = pb.StreamSummary()
@@ -209,20 +215,20 @@ class Session:
             case "force_key_frame":
                 self._forces_next = True
             case "key_frames":
-                self._policy = key_frame_policy(
-                    parse_key_frames(control.key_frames, "control.key_frames", self._limits)
-                )
-                self._follow_policy()
+                self._key_frames = parse_key_frames(control.key_frames, "control.key_frames", self._limits)
+                self.stream.follow(key_frame_policy(self._key_frames, self.model.bundle.manifest.baseline))
+                self._stretch_intervals()
             case _:
                 raise InvalidRequestError("control.action", "name what is to be done")
 
-    def _follow_policy(self) -> None:
-        stretch = 1 if self._elasticity is None else self._elasticity.level.stretch
-        if stretch == 1 or self._elasticity is None:
-            self.stream.follow(self._policy)
-        else:
+    def _stretch_intervals(self) -> None:
+        """Makes key-frame intervals as long as the level says, within what the client allows."""
+        if self._elasticity is not None:
+            stretch: float = self._elasticity.level.stretch
             most = self._elasticity.objective.max_key_frame_interval
-            self.stream.follow(Stretched(self._policy, factor=stretch, max_interval=most))
+            if most and (largest := largest_interval(self._key_frames)):
+                stretch = max(1.0, min(stretch, most / largest))
+            self.stream.stretch_intervals(stretch)
 
     async def _take(self, frame: ReceivedFrame) -> None:
         """Decodes a frame, makes room for it and hands it to the engine, or holds it."""
@@ -252,7 +258,7 @@ class Session:
 
     def _may_hold(self) -> bool:
         """Whether the next frame may be answered with the labels of the one before it."""
-        if self._elasticity is None or self._last_result is None:
+        if self._elasticity is None or not self._results:
             return False
         return self._held_in_a_row + 1 < self._elasticity.level.step_every
 
@@ -363,9 +369,11 @@ class Session:
         except FrameDroppedError as error:
             self._observe_latency((time.perf_counter() - frame.received_at) * 1e3)
             return error
-        self._last_result = number, result
+        self._results.append((number, result))
         drift = self._drift.observe(result)
         message = await self._encode(frame, decoded, previous, Outcome(result, drift=drift))
+        while self._results[0][0] < number:  # frames that are still to be answered come after this one
+            self._results.popleft()
         self._observe_latency(message.timings.total_ms)
         self._metrics.quality(self.model.label, result, drift)
         return message
@@ -375,8 +383,7 @@ class Session:
     ) -> Answer:
         if previous is not None:
             await asyncio.wait({previous})  # its result, or the one before it, is the last one then
-        assert self._last_result is not None
-        number_of_result, result = self._last_result
+        number_of_result, result = next(each for each in reversed(self._results) if each[0] < number)
         outcome = Outcome(result, number - number_of_result, self._drift.drift)
         return await self._encode(frame, decoded, previous, outcome)
 
@@ -395,7 +402,7 @@ class Session:
     def _observe_latency(self, latency_ms: float) -> None:
         if self._elasticity is None or not self._elasticity.observe(latency_ms):
             return
-        self._follow_policy()
+        self._stretch_intervals()
         level = self._elasticity.level
         given_up = [f"key frames {level.stretch} times as far apart"] if level.stretch > 1 else []
         given_up += [f"every {level.step_every}th frame looked at"] if level.step_every > 1 else []

@@ -73,7 +73,8 @@ class Stream:
         self.is_running = False  # a graph runs for this stream
         self.is_closed = False
         self.last_run = 0  # its number in the order of all runs: who waited longest goes first
-        self._owes_key_frame = False  # a frame that was to be one was dropped: the next one is
+        self.stretch = 1.0  # factor by which key-frame intervals are longer than the policy says
+        self._is_key_frame_owed = False  # one that never ran: the next frame takes its place
         self._changed = changed
         self._runtime = runtime
         self._frame_shape = frame_shape
@@ -88,7 +89,7 @@ class Stream:
         Args:
             frame: (H, W, 3) uint8 RGB of the engine's size. The stream keeps it: do not write to it afterwards.
             force_key_frame: encode this frame first and answer it from its own key state, as the first frame is. If it
-                is dropped, the next one is treated so.
+                is dropped or cancelled, the next frame takes its place.
             expiry: when to drop the frame if no work was done on it.
 
         Returns:
@@ -104,14 +105,13 @@ class Stream:
             raise FrameRefusedError(
                 f"frame is {frame.dtype} of shape {frame.shape}, the model takes uint8 of shape ({height}, {width}, 3)"
             )
-        queued = QueuedFrame(np.ascontiguousarray(frame)[None], force_key_frame, Future(), time.perf_counter(), expiry)
+        is_key_frame = self.policy.is_scene_cut(frame) or force_key_frame
+        queued = QueuedFrame(np.ascontiguousarray(frame)[None], is_key_frame, Future(), time.perf_counter(), expiry)
         with self._changed:
             self._changed.wait_for(lambda: self.is_closed or len(self.waiting) < self._capacity)
             if self.is_closed:
                 raise StreamClosedError("the stream is closed")
             self.waiting.append(queued)
-            if self._owes_key_frame:
-                self._owe_key_frame()
             self._changed.notify_all()
         return queued.future
 
@@ -119,6 +119,11 @@ class Stream:
         """Refreshes the key state by another policy from the next answer on."""
         with self._changed:
             self.policy = policy
+
+    def stretch_intervals(self, factor: float) -> None:
+        """Makes key-frame intervals so many times as long as the policy says, 1 or more."""
+        with self._changed:
+            self.stretch = factor
 
     def resize(self, capacity: int) -> None:
         """Lets another number of frames wait."""
@@ -132,8 +137,7 @@ class Stream:
             if not self.waiting:
                 return None
             dropped = self.waiting.popleft()
-            if dropped.force_key_frame:
-                self._owe_key_frame()
+            self._is_key_frame_owed |= dropped.force_key_frame
             self._changed.notify_all()
         if dropped.future.set_running_or_notify_cancel():
             dropped.future.set_exception(FrameDroppedError(DropReason.SUPERSEDED))
@@ -185,13 +189,13 @@ class Stream:
             return "key"
         while self.current is None and self.waiting:
             queued = self.waiting.popleft()
+            self._is_key_frame_owed |= queued.force_key_frame
             if queued.future.set_running_or_notify_cancel():
                 if queued.expiry is None or time.perf_counter() < queued.expiry.at:
-                    self.current = queued
+                    self.current = replace(queued, force_key_frame=self._is_key_frame_owed)
+                    self._is_key_frame_owed = False
                 else:
                     queued.future.set_exception(FrameDroppedError(queued.expiry.reason))
-            if self.current is None and queued.force_key_frame:
-                self._owe_key_frame()
             self._changed.notify_all()
         if self.current is None:
             return None
@@ -213,12 +217,6 @@ class Stream:
         self.waiting.clear()
         self.current = self.encoded = self.memory = self.refresh = None
         return abandoned
-
-    def _owe_key_frame(self) -> None:
-        """Makes the next frame a key frame, in place of one that was dropped."""
-        self._owes_key_frame = not self.waiting
-        if self.waiting:
-            self.waiting[0] = replace(self.waiting[0], force_key_frame=True)
 
     def _is_idle(self) -> bool:
         return not (self.waiting or self.current or self.is_running) and self.refresh is None

@@ -27,6 +27,8 @@ def test_the_report_has_the_files_their_size_and_figures(exported: Exported) -> 
         assert described["runtimes"] == list(variant.runtimes)
         assert described["verification"]["label_agreement"] >= 0.9999
     assert report["dropped"] == []
+    assert report["baseline"]["key_frame_interval"] == 5
+    assert set(report["baseline"]["domains"]) == {"source", "target"}
 
 
 def test_people_are_shown_every_variant_and_what_was_dropped(
@@ -36,7 +38,7 @@ def test_people_are_shown_every_variant_and_what_was_dropped(
     manifest = exported.bundle.manifest.model_copy(update={"verification": verification})
     show(Bundle(folder=exported.bundle.folder, manifest=manifest))
     text = capsys.readouterr().out
-    for phrase in ("street@2.1", "fp32 64x64", "fp32 64x128", "onnxruntime-cpu", "tensorrt", "bicycle"):
+    for phrase in ("street@2.1", "fp32 64x64", "fp32 64x128", "onnxruntime-cpu", "tensorrt", "bicycle", "residual"):
         assert phrase in text
     assert "dropped: int8 64x64 loses accuracy" in text
     assert f"made from: run {exported.run.name}" in text

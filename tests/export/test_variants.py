@@ -11,7 +11,7 @@ from export.graphs import KeyGraph, StepGraph
 from export.half_precision import in_half_precision
 from export.quantization import Pair, sensitive_weights
 from export.variants import VariantWriter
-from export.verify import Verifier, _runtimes
+from export.verify import Verifier, runtimes_on_cpu
 from serving.bundle import Bundle, ClassInfo, Manifest, Precision, Variant
 from tests.export.conftest import SIZE, Graphs
 from training.data.world.dataset import World
@@ -62,7 +62,7 @@ def test_lower_precision_answers_nearly_like_the_network(
         bundle = Bundle(folder=tmp_path, manifest=manifest)
         agreements = [
             verifier._compare(bundle, variant, runtime, interval)[0]
-            for runtime in _runtimes(variant)
+            for runtime in runtimes_on_cpu(variant)
             for interval in (1, 3)
         ]
         # random networks have many pixels that are nearly undecided

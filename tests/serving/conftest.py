@@ -398,6 +398,6 @@ def start_server(log: Path, *arguments: str, command: Sequence[str] = SERVER_COM
 
 @pytest.fixture(scope="session")
 def toy_server(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of the toy for tests that leave it as it was."""
-    with start_server(tmp_path_factory.mktemp("server") / "log", str(toy_folder)) as server:
+    """A server of the toy for tests that leave it as it was: it keeps no stream that broke."""
+    with start_server(tmp_path_factory.mktemp("server") / "log", str(toy_folder), "--resume-s", "0") as server:
         yield server

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.bundle import RESULTS, BundleError, parse_size, read_bundle, write_manifest
+from serving.bundle import RESULTS, SIGNALS, BundleError, parse_size, read_bundle, write_manifest
 
 Document = dict[str, Any]  # Any: JSON
 Edit = Callable[[Document], object]
@@ -193,6 +193,21 @@ def test_graphs_that_do_not_fit_together_are_refused(folder: Path, message: str,
     found = refusal(folder)
     assert found.startswith("BUNDLE/manifest.json is not valid at variants.0: ")
     assert found.endswith(message)
+
+
+def test_a_baseline_has_every_signal(folder: Path) -> None:
+    spread = {"mean": 0.5, "std": 0.1}
+    domain = {"frames": 10, "clip_frames": 11, "signals": dict.fromkeys(SIGNALS, spread)}
+    baseline = {"key_frame_interval": 5, "measured_on": "fp32", "domains": {"target": domain}}
+    edit_manifest(folder, lambda document: document.update(baseline=baseline))
+    read = read_bundle(folder).manifest.baseline
+    assert read is not None
+    assert read.domains["target"].signals["warp_residual"].std == 0.1
+    edit_manifest(folder, lambda document: document["baseline"]["domains"]["target"]["signals"].pop("mean_entropy"))
+    assert refusal(folder) == (
+        "BUNDLE/manifest.json is not valid at baseline.domains.target: Value error, a baseline must have"
+        " mean_confidence, disagreement, mean_entropy, warp_residual, not mean_confidence, disagreement, warp_residual"
+    )
 
 
 def test_a_step_may_advance_none_of_the_state_and_need_not_take_every_input(folder: Path) -> None:

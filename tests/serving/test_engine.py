@@ -12,6 +12,7 @@ from serving.bundle import Bundle, BundleError
 from serving.engine import Engine, open_engine
 from serving.errors import FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun
+from serving.key_frames import FixedInterval, KeyFramePolicy, Manual
 from serving.results import StepResult
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.schedule import MAX_STEPS_BEFORE_KEY
@@ -128,7 +129,12 @@ def test_labels_are_the_models_pixel_by_pixel(engine: Engine) -> None:
 
 def test_a_policy_sees_the_result_and_decides_in_place_of_the_interval(engine: Engine) -> None:
     class WhenTheFrameBeforeWasBright:
-        def is_due(self, result: StepResult) -> bool:
+        def is_scene_cut(self, frame: NDArray[np.uint8]) -> bool:
+            del frame
+            return False
+
+        def is_due(self, result: StepResult, stretch: float = 1.0) -> bool:
+            assert stretch == 1
             assert not result.refreshes_key
             return result.mean_confidence > 0.5
 
@@ -138,6 +144,39 @@ def test_a_policy_sees_the_result_and_decides_in_place_of_the_interval(engine: E
         Answer(165, 2, 10, 150, 10),
         Answer(5 + 7, 1, 5, 5, 5),
     ]
+
+
+class CutsAtBrightFrames(Manual):
+    def is_scene_cut(self, frame: NDArray[np.uint8]) -> bool:
+        return bool(frame.max() > 99)
+
+
+def test_a_frame_that_the_policy_calls_a_scene_cut_is_its_own_key_frame(engine: Engine) -> None:
+    assert answers(engine.open_stream(policy=CutsAtBrightFrames()), 10, 20, 100, 7) == [
+        Answer(20, 0, 10, 10, 10),
+        Answer(30, 1, 10, 10, 10),
+        Answer(200, 0, 100, 100, 100),
+        Answer(107, 1, 100, 100, 100),
+    ]
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["forced", "cut"])
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["dropped", "cancelled"])
+def test_a_key_frame_that_never_ran_leaves_its_duty_to_the_frame_after_it(
+    engine: Engine, gated_runtime: GatedRuntime, is_cut: bool, is_cancelled: bool
+) -> None:
+    stream = engine.open_stream(policy=CutsAtBrightFrames())
+    segment(stream, 10)
+    begun = hold(gated_runtime, stream)
+    doomed = stream.submit(toy_frame(100 if is_cut else 20), force_key_frame=not is_cut)
+    later = [stream.submit(toy_frame(value)) for value in (7, 8)]
+    if is_cancelled:
+        assert doomed.cancel()
+    else:
+        assert stream.drop_oldest() is doomed
+    gated_runtime.gate.set()
+    assert read(begun.result(PATIENCE_S)).age == 1
+    assert [read(future.result(PATIENCE_S)) for future in later] == [Answer(14, 0, 7, 7, 7), Answer(15, 1, 7, 7, 7)]
 
 
 def test_key_time_is_that_of_a_frame_that_waited_for_its_own_key_run(engine: Engine) -> None:
@@ -270,8 +309,8 @@ def clip(seed: int, num_frames: int = 12) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 250, (num_frames, SIZE, SIZE, 3), np.uint8)
 
 
-def alone(engine: Engine, frames: NDArray[np.uint8], interval: int) -> list[StepResult]:
-    with engine.open_stream(key_frame_interval=interval) as stream:
+def alone(engine: Engine, frames: NDArray[np.uint8], policy: KeyFramePolicy) -> list[StepResult]:
+    with engine.open_stream(policy=policy) as stream:
         return [stream.submit(frame).result(PATIENCE_S) for frame in frames]
 
 
@@ -288,8 +327,10 @@ def assert_same(found: Sequence[StepResult], expected: Sequence[StepResult]) -> 
 def test_streams_side_by_side_give_the_bits_that_each_gives_alone(
     engine: Engine, gated_runtime: GatedRuntime, intervals: tuple[int, ...]
 ) -> None:
+    """Their first intervals are staggered; so are those of the streams that are alone."""
     clips = [clip(seed) for seed in range(3)]
-    expected = [alone(engine, frames, interval) for frames, interval in zip(clips, intervals, strict=True)]
+    policies = [FixedInterval(interval).staggered(place) for place, interval in enumerate(intervals)]
+    expected = [alone(engine, frames, policy) for frames, policy in zip(clips, policies, strict=True)]
     streams = [engine.open_stream(key_frame_interval=interval, capacity=12) for interval in intervals]
     hold(gated_runtime, engine.open_stream())
     futures = [[stream.submit(frame) for frame in frames] for stream, frames in zip(streams, clips, strict=True)]
@@ -305,7 +346,7 @@ def test_a_neighbour_that_fails_or_is_closed_changes_no_bit(
     engine: Engine, gated_runtime: GatedRuntime, poison: int
 ) -> None:
     frames = clip(0)
-    expected = alone(engine, frames, 2)
+    expected = alone(engine, frames, FixedInterval(2))
     stream = engine.open_stream(key_frame_interval=2)
     failing = engine.open_stream(key_frame_interval=1)
     found = []

@@ -6,7 +6,7 @@ from serving.elasticity import Objective
 from serving.errors import InvalidRequestError
 from serving.frames import Encoding, Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
-from serving.key_frames import Adaptive, FixedInterval, KeyFramePolicy, Manual
+from serving.key_frames import Adaptive, AdaptivePolicy, FixedInterval, Manual
 from serving.messages import (
     ENCODINGS,
     Limits,
@@ -109,10 +109,11 @@ def test_what_a_client_asks_for_is_kept() -> None:
     ids=["nothing", "manual", "adaptive", "adaptive from 50", "adaptive in full"],
 )
 def test_key_frame_policies_are_filled_in_and_made(
-    wanted: pb.KeyFrames, filled: pb.KeyFrames, policy: KeyFramePolicy
+    wanted: pb.KeyFrames, filled: pb.KeyFrames, policy: FixedInterval | Manual | Adaptive
 ) -> None:
     assert parse_key_frames(wanted, "config.key_frames", LIMITS) == filled
-    assert key_frame_policy(filled) == policy
+    made = key_frame_policy(filled, None)
+    assert (made.settings if isinstance(made, AdaptivePolicy) else made) == policy
 
 
 def test_every_encoding_of_the_schema_is_known() -> None:

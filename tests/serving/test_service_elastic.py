@@ -46,7 +46,7 @@ async def test_overload_gives_up_what_may_be_given_up_and_takes_it_back(toy_bund
     objective = {"targetMs": 100, "maySkipSteps": True, "mayDropFrames": True}
     config = configuration(latency=objective, delivery={"maxInFlight": 4}, keyFrames={"fixed": {"interval": 1}})
     levels, kinds, drops = [0], set(), set()
-    ages = {}  # the oldest key frame at each level
+    ages: dict[int, int] = {}  # the oldest key frame at each level
     num_answered = 0
     async with (
         serve_here(served_model(toy_bundle, runtime)) as server,
