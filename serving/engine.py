@@ -15,20 +15,20 @@ One worker thread per engine runs what `schedule.py` chooses.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Literal, Self
 
-from serving.bundle import NEXT, Bundle, Precision, Variant, read_bundle
-from serving.errors import FrameFailedError, StreamClosedError, StreamLimitError
+from serving.bundle import NEXT, RESULTS, Bundle, Precision, Variant, read_bundle
+from serving.errors import DeviceMemoryError, FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun, ModelGraphs, pick_variant
 from serving.key_frames import FixedInterval, KeyFramePolicy
 from serving.results import StepResult, StepTimings
 from serving.runtimes.choice import RuntimeChoice, open_runtime
-from serving.runtimes.runtime import Runtime, Value
+from serving.runtimes.runtime import Runtime, Value, is_out_of_memory
 from serving.schedule import Schedule
 from serving.stream import Memory, Stream, give_up
 
@@ -182,16 +182,11 @@ class Engine:
     def _run_keys(self, streams: Sequence[Stream]) -> None:
         """Encodes a frame of each stream: the one it was just answered for, or the one it waits to be answered for."""
         started_at = time.perf_counter()
-        frames: list[Value] = []
-        for stream in streams:
-            if stream.refresh is None:
-                assert stream.current is not None
-                frames.append(self.runtime.to_device(stream.current.frame))
-            else:
-                frames.append(stream.refresh)
-        answers = self._graphs.encode_keys(frames)
+        uploaded = self._upload(stream for stream in streams if stream.refresh is None)
+        work = uploaded + [(stream, stream.refresh) for stream in streams if stream.refresh is not None]
+        answers = self._graphs.encode_keys([frame for _, frame in work])
         key_ms = (time.perf_counter() - started_at) * 1e3
-        for stream, frame, state in zip(streams, frames, answers, strict=True):
+        for (stream, frame), state in zip(work, answers, strict=True):
             if stream.refresh is None:
                 if isinstance(state, Exception):
                     self._fail(stream, state)
@@ -208,18 +203,18 @@ class Engine:
     def _run_steps(self, streams: Sequence[Stream]) -> None:
         """Answers the current frame of each stream."""
         started_at = time.perf_counter()
-        inputs, requests = [], []
-        for stream in streams:
-            assert stream.current is not None
-            memory = stream.encoded or stream.memory
-            assert memory is not None
-            frame = memory.key_frame if memory.age == 0 else self.runtime.to_device(stream.current.frame)
-            inputs.append((memory, frame))
-            frames = {"frame": frame, "previous_frame": memory.previous_frame, "key_frame": memory.key_frame}
-            requests.append(memory.state | frames)
-        answers = self._graphs.step(requests)
+        work = [(stream, stream.encoded.key_frame, stream.encoded) for stream in streams if stream.encoded is not None]
+        for stream, frame in self._upload(stream for stream in streams if stream.encoded is None):
+            assert stream.memory is not None
+            work.append((stream, frame, stream.memory))
+        answers = self._graphs.step(
+            [
+                memory.state | {"frame": frame, "previous_frame": memory.previous_frame, "key_frame": memory.key_frame}
+                for _, frame, memory in work
+            ]
+        )
         step_ms = (time.perf_counter() - started_at) * 1e3
-        for stream, (memory, frame), outputs in zip(streams, inputs, answers, strict=True):
+        for (stream, frame, memory), outputs in zip(work, answers, strict=True):
             if isinstance(outputs, Exception):
                 self._fail(stream, outputs)
                 continue
@@ -227,7 +222,18 @@ class Engine:
             key_ms = stream.key_ms if memory.age == 0 else 0.0
             waited_ms = (started_at - stream.current.submitted_at) * 1e3
             timings = StepTimings(queue_ms=waited_ms - key_ms, key_ms=key_ms, step_ms=step_ms)
-            self._answer(stream, memory, frame, outputs, timings, len(streams))
+            self._answer(stream, memory, frame, outputs, timings, len(work))
+
+    def _upload(self, streams: Iterable[Stream]) -> list[tuple[Stream, Value]]:
+        """The current frame of each stream on the device; streams whose frame has no room there are moved past it."""
+        uploaded = []
+        for stream in streams:
+            assert stream.current is not None
+            try:
+                uploaded.append((stream, self.runtime.to_device(stream.current.frame)))
+            except Exception as error:  # whatever the runtime raises
+                self._fail(stream, error)
+        return uploaded
 
     def _answer(
         self,
@@ -239,7 +245,11 @@ class Engine:
         batch_size: int,
     ) -> None:
         """Moves the stream past its current frame, then hands out the result."""
-        host = {name: self.runtime.to_host(value)[0] for name, value in outputs.items() if not name.startswith(NEXT)}
+        try:
+            host = {name: self.runtime.to_host(outputs[name])[0] for name in RESULTS}
+        except Exception as error:  # whatever the runtime raises
+            self._fail(stream, error)
+            return
         result = StepResult(
             labels=host["labels"],
             confidence=host["confidence"],
@@ -263,7 +273,11 @@ class Engine:
     def _fail(self, stream: Stream, error: Exception) -> None:
         """Moves the stream past its current frame without a result: state and previous frame stay as they were."""
         logger.warning("a frame failed: %s", error)
-        stream.finish_current().set_exception(FrameFailedError("the model failed on this frame"))
+        if is_out_of_memory(error):
+            failure: FrameFailedError = DeviceMemoryError("the device has no memory left for this frame")
+        else:
+            failure = FrameFailedError("the model failed on this frame")
+        stream.finish_current().set_exception(failure)
 
 
 def open_engine(

@@ -52,12 +52,16 @@ class ModelGraphs:
 
     def encode_keys(self, frames: Sequence[Value]) -> Sequence[Answer]:
         """The state that each frame leaves."""
+        if not frames:
+            return []
         if self._key is None:  # a per-frame network: there is nothing to encode
             return [{} for _ in frames]
         return self._run("key", self._key, [_pick(self._key.inputs, {"frame": frame}) for frame in frames])
 
     def step(self, requests: Sequence[Mapping[str, Value]]) -> Sequence[Answer]:
         """Labels, quality and next state for each request: `frame`, `previous_frame`, `key_frame` and the state."""
+        if not requests:
+            return []
         return self._run("step", self._step, [_pick(self._step.inputs, request) for request in requests])
 
     def warm_up(self) -> None:

@@ -77,6 +77,16 @@ class Runtime(Protocol):
         ...
 
 
+# What runtimes write when a device is full, in lower case: they have no exception in common.
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "failed to allocate memory", "bad allocation", "memoryallocation")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a runtime failed because the device, or the host, has no memory left."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)
+
+
 def stack(arrays: Sequence[Array]) -> Array:
     """Arrays of batch dimension 1 as one batch; a single one is not copied."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -367,6 +367,7 @@ class ServerProcess:
     log: Path  # what it writes to stderr
     port: int
     http_port: int
+    admin_port: int | None
 
     @property
     def address(self) -> str:
@@ -391,7 +392,7 @@ def start_server(log: Path, *arguments: str, command: Sequence[str] = SERVER_COM
             line = process.stdout.readline()
             assert line, log.read_text()
             ready = json.loads(line)
-            yield ServerProcess(process, log, ready["port"], ready["http_port"])
+            yield ServerProcess(process, log, ready["port"], ready["http_port"], ready["admin_port"])
         finally:
             process.kill()
 

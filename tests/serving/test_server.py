@@ -22,6 +22,7 @@ from tests.serving.conftest import (
     REPOSITORY,
     SERVER_COMMAND,
     ServerProcess,
+    open_admin_stub,
     open_stub,
     start_server,
     wait_until,
@@ -102,8 +103,9 @@ async def test_options_reach_the_streams(toy_folder: Path, tmp_path: Path) -> No
         # a frame at the limit arrives, with what a message has around it; that it is no PNG is for a FrameError to say
         largest = await converse(server.address, configuration(), request(0, b"x" * 500_000))
         assert (largest.code, len(largest.errors)) == (grpc.StatusCode.OK, 1)
-        too_large = await converse(server.address, configuration(), request(0, 10), request(1, b"x" * 600_000))
-        assert too_large.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        for size in (500_001, 2_000_000):  # which the service refuses, and gRPC itself
+            too_large = await converse(server.address, configuration(), request(0, 10), request(1, b"x" * size))
+            assert too_large.code == grpc.StatusCode.RESOURCE_EXHAUSTED
         wait_until(lambda: open_streams(server) == 0)
 
 
@@ -125,6 +127,61 @@ def test_the_server_starts_with_torch_absent(toy_folder: Path, tmp_path: Path) -
         assert open_streams(server) == 0
         server.process.terminate()
         assert server.process.wait(PATIENCE_S) == 0
+
+
+@in_asyncio
+async def test_sighup_serves_a_new_version_in_the_same_folder_and_open_streams_go_on(tmp_path: Path) -> None:
+    """The folder is a link, as deployments swap them; a broken bundle behind it changes nothing."""
+    versions = [write_toy_bundle(tmp_path / f"toy-{version}", version=version) for version in ("1", "2")]
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    served = tmp_path / "served"
+    served.symlink_to(versions[0])
+
+    def swap(folder: Path) -> None:
+        (tmp_path / "next").symlink_to(folder)
+        (tmp_path / "next").rename(served)
+        server.process.send_signal(signal.SIGHUP)
+
+    with start_server(tmp_path / "log", str(served)) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            call: Call = open_stub(channel).SegmentStream()
+            await send(call, configuration(), request(0, 10))
+            await heard(call, "started")
+            await heard(call, "result")
+            swap(broken)
+            wait_until(lambda: "is not reloaded" in server.log.read_text())
+            swap(versions[1])
+            assert (await heard(call, "notice")).notice.model == "toy@2"
+            await send(call, request(1, 20))
+            assert label((await heard(call, "result")).result) == 30
+            conversation = await converse(server.address, configuration(), request(0, 10))
+            assert conversation.results[0].provenance.model == "toy@2"
+            await call.done_writing()
+            assert (await hear_out(call)).code == grpc.StatusCode.OK
+        wait_until(lambda: "toy@1 is unloaded" in server.log.read_text())
+
+
+@in_asyncio
+async def test_administrators_have_a_port_of_their_own_and_clients_none_of_it(toy_folder: Path, tmp_path: Path) -> None:
+    with start_server(tmp_path / "log", str(toy_folder), "--admin-port", "0") as server:
+        async with (
+            grpc.aio.insecure_channel(server.address) as channel,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.admin_port}") as admin_channel,
+        ):
+            assert list((await open_admin_stub(admin_channel).ListStreams(pb.ListStreamsRequest())).streams) == []
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await open_admin_stub(channel).ListStreams(pb.ListStreamsRequest())
+            assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@in_asyncio
+async def test_a_model_on_two_devices_serves_more_streams_than_one(toy_folder: Path, tmp_path: Path) -> None:
+    with start_server(tmp_path / "log", str(toy_folder), "--device", "cpu,cpu") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            model = (await open_stub(channel).GetModel(pb.GetModelRequest())).model
+        assert model.runtime.count("on cpu") == 2
+        assert (await converse(server.address, configuration(), *requests(1, 2))).labels == [2, 3]
 
 
 @in_asyncio

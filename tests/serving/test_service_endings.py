@@ -301,3 +301,22 @@ async def test_a_bug_is_internal_and_keeps_its_secrets(
     assert conversation.code == grpc.StatusCode.INTERNAL
     assert conversation.message == "the server failed: its log says why"
     assert "/secret/path" in caplog.text
+
+
+@in_asyncio
+async def test_a_client_that_takes_no_answers_is_let_go(toy_bundle: Bundle) -> None:
+    """Answers of a megabyte each fill what gRPC buffers; the client sends on and never reads."""
+    model = served_model(toy_bundle)
+    raw = {"encoding": "FRAME_ENCODING_RAW_GRAY", "width": 1000, "height": 1000}
+    config = configuration(format=raw, outputs={"labelEncoding": "PIXEL_MAP_ENCODING_RAW"})
+    async with (
+        serve_here(model, limits=replace(LIMITS, idle_timeout_s=0.5)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        call: Call = open_stub(channel).SegmentStream(
+            iter([config, *(request(number, bytes(1_000_000)) for number in range(64))])
+        )
+        await until(lambda: len(server.sessions) == 1)
+        await until(lambda: len(server.sessions) == 0)
+        assert model.num_streams == 0
+        call.cancel()

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
-from serving.runtimes.runtime import stack, unstack
+from serving.runtimes.cuda_device import CudaError
+from serving.runtimes.runtime import is_out_of_memory, stack, unstack
 
 
 def test_stacking_joins_and_unstacking_parts() -> None:
@@ -23,3 +25,18 @@ def test_the_items_of_a_batch_have_memory_of_their_own() -> None:
     items[0][:] = 9
     assert not batch.any()
     assert not items[1].any()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_so"),
+    [
+        (MemoryError(), True),
+        (CudaError("cudaMalloc failed on cuda:0, out of memory: serve fewer streams or models on this GPU"), True),
+        (RuntimeError("BFCArena: Failed to allocate memory for requested buffer"), True),
+        (RuntimeError("std::bad_alloc, or bad allocation"), True),
+        (RuntimeError("cudaMalloc failed on cuda:0, an illegal memory access was encountered"), False),
+        (ValueError("Gather: indices element out of data bounds"), False),
+    ],
+)  # fmt: skip
+def test_a_full_device_is_told_from_other_failures(error: Exception, is_so: bool) -> None:
+    assert is_out_of_memory(error) == is_so
