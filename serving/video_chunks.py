@@ -1,6 +1,5 @@
 """From chunks of an H.264 or H.265 video to frames."""
 
-import contextlib
 from typing import Literal
 
 import av
@@ -29,8 +28,8 @@ class ChunkDecoder:
 
     A chunk is one or more whole access units (all that belongs to one frame) as Annex B bytes: every NAL unit begins
     with 00 00 01 or 00 00 00 01. Encoders hand out just that; what lies in MP4 or comes as RTP must be brought into
-    this form, by the filters h264_mp4toannexb and hevc_mp4toannexb or a depacketiser. The parameter sets are in the
-    chunk of the first key frame, before it; later key frames may repeat them.
+    this form, by the filters h264_mp4toannexb and hevc_mp4toannexb or a depacketiser. A key frame has its parameter
+    sets in front of it, in the same chunk: at least the first one, and the first after a chunk that was refused.
 
     A frame comes out of the chunk that it came in if the video has no B frames; a live encoder should write none. With
     them, frames come out in the order in which they are shown, as many chunks late as the encoder reordered, and the
@@ -56,29 +55,26 @@ class ChunkDecoder:
         self._size = size
         self._max_pixels = max_pixels
         self._max_frames_per_chunk = max_frames_per_chunk
-        self._splitter = _open(codec)
-        self._size_reader = _open(codec)
-        self._coded_size_reader = _open(codec)
-        self._coded_size_reader.flags2 |= Flags2.ignore_crop
-        self._decoder = _open(codec)
-        self._decoder.options = dict(DECODER_OPTIONS)
         self._reformatter = VideoReformatter()
-        self._has_key_frame = False
+        self._start_again()
 
     def decode(self, chunk: bytes) -> list[NDArray[np.uint8]]:
         """The frames (H, W, 3) RGB that come out, perhaps none.
 
         After a chunk was refused, the stream goes on with the next key frame; frames that were still held back are
-        lost. Of a chunk with a key frame inside, what comes before it is then left out.
+        lost, and of a chunk with a key frame inside, what comes before it is left out.
 
         Raises:
             FrameRefusedError: with what was found and what was expected.
         """
         try:
             return [frame for packet in self._split(chunk) for frame in self._decode(packet)]
-        except (FrameRefusedError, av.FFmpegError) as error:
+        except FrameRefusedError:
             self._start_again()
-            raise self._refusal(error) from error
+            raise
+        except av.FFmpegError as error:
+            self._start_again()
+            raise self._damaged() from error
 
     def flush(self) -> list[NDArray[np.uint8]]:
         """The frames that were held back, at the end of the video. Another one may follow.
@@ -90,8 +86,8 @@ class ChunkDecoder:
             return []
         try:
             return self._decode(None)
-        except (FrameRefusedError, av.FFmpegError) as error:
-            raise self._refusal(error) from error
+        except av.FFmpegError as error:
+            raise self._damaged() from error
         finally:
             self._start_again()
 
@@ -100,38 +96,38 @@ class ChunkDecoder:
         if not chunk:
             raise FrameRefusedError("chunk is empty")
         packets: list[Packet[Stream]] = []
+        # A new one each time: what FFmpeg's parser keeps when it is flushed would spoil the next chunk.
+        splitter = _open(self._codec)
         for start in range(0, len(chunk), PIECE_BYTES):
-            packets += self._splitter.parse(chunk[start : start + PIECE_BYTES])
+            packets += splitter.parse(chunk[start : start + PIECE_BYTES])
             if len(packets) > self._max_frames_per_chunk:
-                self._splitter = _open(self._codec)  # it holds a rest
                 break
         else:
-            packets += self._splitter.parse(None)  # else the last one would wait for the beginning of the next
+            packets += splitter.parse(None)  # else the last one would wait for the beginning of the next
         if len(packets) > self._max_frames_per_chunk:
             raise FrameRefusedError(
                 f"chunk holds more than {self._max_frames_per_chunk} frames: send fewer, best one in each chunk"
             )
-        for packet in packets:
-            self._check_header(packet)
+        starts = [i for i, packet in enumerate(packets) if packet.is_keyframe and self._has_good_size(packet)]
         if self._has_key_frame:
             return packets
-        for index, packet in enumerate(packets):
-            if packet.is_keyframe:
-                return packets[index:]
+        if starts:
+            return packets[starts[0] :]
         raise FrameRefusedError(
-            f"chunk holds no {CODEC_NAMES[self._codec]} key frame, and the stream needs one, at its beginning and after"
-            " a chunk that was refused: send one"
+            f"chunk holds no {CODEC_NAMES[self._codec]} key frame with its parameter sets, and the stream needs one, at"
+            " its beginning and after a chunk that was refused: send one"
         )
 
-    def _check_header(self, packet: "Packet[Stream]") -> None:
-        """Refuses an access unit by its size, before the decoder has allocated anything for it."""
-        size = _read_size(self._size_reader, packet)
-        coded_size = _read_size(self._coded_size_reader, packet)
+    def _has_good_size(self, packet: "Packet[Stream]") -> bool:
+        """Whether a key frame has parameter sets; refuses it by its size, before the decoder has allocated anything."""
+        size = _read_size(_open(self._codec), packet)
+        uncropped = _open(self._codec)
+        uncropped.flags2 |= Flags2.ignore_crop
+        coded_size = _read_size(uncropped, packet)
         if size is None or coded_size is None:
-            return  # no picture, or no parameter sets for it: the decoder will say
-        check_size(size, self._size, self._max_pixels)
-        if coded_size.width > size.width + MAX_PADDING or coded_size.height > size.height + MAX_PADDING:
-            raise FrameRefusedError(f"frame is {size}, cropped from {coded_size}: send it uncropped")
+            return False
+        self._check_size(size, coded_size)
+        return True
 
     def _decode(self, packet: "Packet[Stream] | None") -> list[NDArray[np.uint8]]:
         decoded = self._decoder.decode(packet)
@@ -140,28 +136,30 @@ class ChunkDecoder:
 
     def _convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if frame.is_corrupt:
-            raise av.InvalidDataError(0, "a frame with errors")
+            raise self._damaged()
         size = Size(frame.width, frame.height)
-        check_size(size, self._size, self._max_pixels)
+        self._check_size(size, Size(self._decoder.coded_width, self._decoder.coded_height))
         self._size = size
         pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return np.ascontiguousarray(pixels, np.uint8)
 
-    def _refusal(self, error: Exception) -> FrameRefusedError:
-        if isinstance(error, FrameRefusedError):
-            return error
+    def _check_size(self, size: Size, coded_size: Size) -> None:
+        check_size(size, self._size, self._max_pixels)
+        if coded_size.width > size.width + MAX_PADDING or coded_size.height > size.height + MAX_PADDING:
+            raise FrameRefusedError(f"frame is {size}, cropped from {coded_size}: send it uncropped")
+
+    def _damaged(self) -> FrameRefusedError:
         return FrameRefusedError(
             f"chunk does not decode as {CODEC_NAMES[self._codec]}: it is damaged or holds a part of a frame, send a key"
             " frame next"
         )
 
     def _start_again(self) -> None:
+        # A new decoder: the old one, flushed, may still give away a damaged frame with the next chunk.
+        self._decoder = _open(self._codec)
+        # Sizes are checked before; this is for parameter sets that only the decoder takes, being less strict.
+        self._decoder.options = DECODER_OPTIONS | {"max_pixels": str(2 * self._max_pixels + MAX_PADDING**2)}
         self._has_key_frame = False
-        if self._decoder.is_open:
-            # At its end the decoder gives away what it holds: else a damaged frame could come with the next chunk.
-            with contextlib.suppress(av.FFmpegError):
-                self._decoder.decode(None)
-            self._decoder.flush_buffers()
 
 
 def _open(codec: Codec) -> VideoCodecContext:
@@ -170,11 +168,8 @@ def _open(codec: Codec) -> VideoCodecContext:
     return context
 
 
-def _read_size(reader: VideoCodecContext, packet: "Packet[Stream]") -> Size | None:
-    """The size in the parameter sets that a picture refers to, in this packet or before it."""
-    reader.parse(bytes(packet))
-    reader.width = reader.height = (
-        0  # FFmpeg's parser writes over nothing else, and reads the packet when it is flushed
-    )
-    reader.parse(None)
-    return Size(reader.width, reader.height) if reader.width and reader.height else None
+def _read_size(parser: VideoCodecContext, packet: "Packet[Stream]") -> Size | None:
+    """The size in the parameter sets in front of a frame, if there are any."""
+    parser.parse(bytes(packet))
+    parser.parse(None)
+    return Size(parser.width, parser.height) if parser.width and parser.height else None
