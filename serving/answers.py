@@ -139,9 +139,12 @@ class AnswerEncoder:
         encoding, previous = self._outputs.label_encoding, self._previous
         self._previous = labels
         if encoding == pb.PIXEL_MAP_ENCODING_DELTA_RLE:
+            whole = encode_rle(labels)
             if previous is not None and previous.shape == labels.shape:
-                return _pixel_map(encoding, labels, encode_delta(labels, previous))
-            encoding = pb.PIXEL_MAP_ENCODING_RLE
+                delta = encode_delta(labels, previous)
+                if len(delta) < len(whole):  # else too much has moved
+                    return _pixel_map(encoding, labels, delta)
+            return _pixel_map(pb.PIXEL_MAP_ENCODING_RLE, labels, whole)
         match encoding:
             case pb.PIXEL_MAP_ENCODING_RLE:
                 data = encode_rle(labels)

@@ -2,7 +2,7 @@
 
 import struct
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -61,8 +61,20 @@ def check_raw_size(encoding: Encoding, size: Size) -> None:
         )
 
 
-class FrameDecoder:
-    """Decodes the frames of one stream, which all have one size.
+class FrameDecoder(Protocol):
+    """Decodes the frames of one stream, which all have one size. On one thread at a time, in their order."""
+
+    def decode(self, encoded: bytes) -> NDArray[np.uint8]:
+        """The frame as (H, W, 3) RGB.
+
+        Raises:
+            FrameRefusedError: with what was found and what was expected.
+        """
+        ...
+
+
+class ImageDecoder:
+    """Decodes frames that are images on their own.
 
     Raw frames are rows from top to bottom without padding: 3 bytes per pixel of RGB and BGR, 1 of gray. NV12 is a plane
     of luma, width times height bytes, then height / 2 rows of width / 2 pairs of chroma, blue (U) first: in all 3 bytes
@@ -78,6 +90,7 @@ class FrameDecoder:
                 `check_raw_size` lets pass.
             max_pixels: above which a frame is refused.
         """
+        assert not encoding.is_video
         assert size is not None or encoding in (Encoding.JPEG, Encoding.PNG)
         self._encoding = encoding
         self._size = size

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import grpc
 
 from serving.answers import AnswerEncoder, Outcome, decode_frame
+from serving.decoders import open_decoder
 from serving.errors import (
     FrameTooLargeError,
     IdleTimeoutError,
@@ -19,7 +20,6 @@ from serving.errors import (
     StreamMovedError,
     UnavailableError,
 )
-from serving.frames import FrameDecoder
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.key_frames import Manual
@@ -213,7 +213,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         model = self._models.find(request.model)
         run = asyncio.get_running_loop().run_in_executor
         with model.open_stream(Manual(), capacity=1) as stream:
-            decoder = FrameDecoder(encoding, size, max_pixels=self._limits.max_frame_pixels)
+            decoder = open_decoder(encoding, size, max_pixels=self._limits.max_frame_pixels)
             keeps_native = bool(outputs.overlay)
             decoded = await run(self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native)
             result = await asyncio.wrap_future(stream.submit(decoded.image))

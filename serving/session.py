@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 import grpc
 
 from serving.answers import AnswerEncoder, DecodedFrame, Outcome, decode_frame
+from serving.decoders import open_decoder
 from serving.drift import DriftMeter
 from serving.elasticity import Elasticity
 from serving.errors import (
@@ -26,7 +27,6 @@ from serving.errors import (
     InvalidRequestError,
     ServingError,
 )
-from serving.frames import FrameDecoder
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.messages import (
     Limits,
@@ -99,7 +99,7 @@ class Session:
         self._context = context
         self._config = config
         self._limits, self._pool, self._metrics = surroundings.limits, surroundings.pool, surroundings.metrics
-        self._decoder = FrameDecoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
+        self._decoder = open_decoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
         self._encoder = AnswerEncoder(model, config.outputs)
         self._drift = DriftMeter(model.bundle.manifest)
         self._key_frames = config.key_frames

@@ -23,6 +23,29 @@ PIECE_BYTES = 65536  # that are split at once: countless tiny access units are n
 DECODER_OPTIONS = {"err_detect": "crccheck+explode"}
 
 
+class VideoDecoder:
+    """Decodes frames that are access units of a video without B-frames: each chunk is one frame."""
+
+    def __init__(self, codec: Codec, size: Size | None, *, max_pixels: int) -> None:
+        """Fixes what the frames must be, as `ChunkDecoder` does."""
+        self._chunks = ChunkDecoder(codec, size, max_pixels=max_pixels, max_frames_per_chunk=1)
+
+    def decode(self, encoded: bytes) -> NDArray[np.uint8]:
+        """The frame as (H, W, 3) RGB.
+
+        Raises:
+            FrameRefusedError: with what was found and what was expected; the next frame must be a key frame then.
+        """
+        frames = self._chunks.decode(encoded)
+        if len(frames) != 1:
+            self._chunks.flush()  # of what would come with the next frame, in its place
+            raise FrameRefusedError(
+                f"chunk gave {len(frames)} frames, it must give the one it holds: encode the video without B-frames,"
+                " and go on with a key frame"
+            )
+        return frames[0]
+
+
 class ChunkDecoder:
     """Decodes the video of one stream, one chunk after the other, and on one thread at a time.
 

@@ -3,13 +3,16 @@
 import struct
 from dataclasses import replace
 
+import cv2
 import grpc
 import numpy as np
 import pytest
 
 from serving.bundle import Bundle
+from serving.frames import Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import encode_png
+from serving.video_chunks import Codec, VideoDecoder
 from tests.serving.conftest import (
     KEY_POISON,
     LIMITS,
@@ -28,7 +31,10 @@ from tests.serving.conversations import (
     png_header,
     requests,
 )
+from tests.serving.test_video_chunks import encode as encode_video
+from tests.serving.test_video_chunks import pictures
 
+VIDEO_SIZE = Size(128, 96)
 BAD_FRAMES = {
     "empty": (b"", "frame is empty"),
     "noise": (b"no image at all", "frame is not a PNG"),
@@ -140,3 +146,50 @@ async def test_too_many_failed_frames_in_a_row_end_the_stream_too(toy_bundle: Bu
     sequences = [result.sequence for result in conversation.results]
     assert sequences == [0, *range(4, 3 + len(sequences))]
     assert conversation.summary.num_results == len(sequences)
+
+
+@pytest.mark.parametrize(("codec", "encoding"), [("h264", "FRAME_ENCODING_H264"), ("hevc", "FRAME_ENCODING_H265")])
+@in_asyncio
+async def test_frames_of_a_video_are_answered_like_the_images_they_decode_to(
+    toy_bundle: Bundle, codec: Codec, encoding: str
+) -> None:
+    """A chunk that is damaged costs the frames up to the next key frame, each of which is told."""
+    chunks = encode_video(codec, [picture // 2 for picture in pictures(12, VIDEO_SIZE)])  # far from the toy's poison
+    sent: list[bytes | int] = [*chunks]
+    sent[6] = b"\x00\x00\x01no video"
+    decoder = VideoDecoder(codec, None, max_pixels=1_000_000)
+    images = [decoder.decode(chunk) for chunk in chunks]
+    as_images: list[bytes | int] = [encode_png(image) for image in images]
+    as_images[6] = as_images[7] = b""
+    async with serve_here(served_model(toy_bundle)) as server:
+        video = await converse(server.address, configuration(format={"encoding": encoding}), *requests(*sent))
+        still = await converse(server.address, configuration(), *requests(*as_images))
+    assert video.code == grpc.StatusCode.OK
+    assert [error.sequence for error in video.errors] == [6, 7]  # key frames are 0, 4 and 8
+    assert [(result.sequence, result.labels.data) for result in video.results] == [
+        (result.sequence, result.labels.data) for result in still.results
+    ]
+
+
+@in_asyncio
+async def test_a_video_with_b_frames_is_refused_with_what_to_do(toy_bundle: Bundle) -> None:
+    chunks = encode_video("h264", pictures(8, VIDEO_SIZE), b_frames=2)
+    async with serve_here(served_model(toy_bundle)) as server:
+        conversation = await converse(
+            server.address, configuration(format={"encoding": "FRAME_ENCODING_H264"}), *requests(*chunks)
+        )
+    assert conversation.code == grpc.StatusCode.OK
+    assert len(conversation.errors) == 8
+    assert "encode the video without B-frames" in conversation.errors[0].message
+
+
+@in_asyncio
+async def test_raw_nv12_is_what_opencv_makes_of_it(toy_bundle: Bundle) -> None:
+    planes = np.random.default_rng(0).integers(16, 120, (48 * 3 // 2, 64), np.uint8)
+    image = cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_NV12)
+    nv12 = {"encoding": "FRAME_ENCODING_RAW_NV12", "width": 64, "height": 48}
+    async with serve_here(served_model(toy_bundle)) as server:
+        raw = await converse(server.address, configuration(format=nv12), *requests(planes.tobytes()))
+        still = await converse(server.address, configuration(), *requests(encode_png(image.astype(np.uint8))))
+    assert [result.labels for result in raw.results] == [result.labels for result in still.results]
+    assert len(raw.results) == 1
