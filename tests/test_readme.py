@@ -39,7 +39,7 @@ def test_a_command_and_its_options_exist(command: str) -> None:
         assert option in text, option
 
 
-@pytest.mark.parametrize("page", ["README.md", "training/README.md", "export/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "training/README.md", "export/README.md", "proto/README.md"])
 def test_links_and_pictures_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     assert targets
