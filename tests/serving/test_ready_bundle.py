@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from serving.bundle import read_bundle
+from serving.bundle import SIGNALS, read_bundle
 from serving.engine import open_engine
 from serving.options import READY_BUNDLE, ServerOptions
 
@@ -41,6 +41,16 @@ def test_its_model_card_has_the_figures_of_its_manifest() -> None:
         if "miou" in figures:
             assert f"{figures['miou']:.1f}" in card
         assert f"{100 * float(str(figures['label_agreement'])):.2f}" in card
+
+
+def test_its_model_card_has_the_baseline_of_its_manifest() -> None:
+    card = (READY_BUNDLE / "README.md").read_text(encoding="utf-8")
+    baseline = read_bundle(READY_BUNDLE).manifest.baseline
+    assert baseline is not None
+    assert set(baseline.domains) == {"source", "target"}
+    for domain in baseline.domains.values():
+        cells = [f"{domain.signals[name].mean:.3f} ± {domain.signals[name].std:.3f}" for name in SIGNALS]
+        assert f"| {' | '.join(cells)} |" in card
 
 
 def test_a_server_serves_it_if_it_is_told_no_bundle() -> None:

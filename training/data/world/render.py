@@ -1,6 +1,6 @@
 """Renders clips: frames, labels, exact flow and what of it is visible."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -65,24 +65,36 @@ def render_clip(seed: int, look: Look | str, size: tuple[int, int], num_frames: 
 
 def render_frames(seed: int, look: Look | str, size: tuple[int, int], num_frames: int) -> Iterator[RenderedFrame]:
     """The frames of `render_clip` one by one, for clips that do not fit in memory."""
+    return render_scene(build_scene(seed, num_frames), look, size, range(num_frames))
+
+
+def render_scene(
+    scene: Scene, look: Look | str, size: tuple[int, int], moments: Iterable[int]
+) -> Iterator[RenderedFrame]:
+    """A frame for each of the moments, counted in frames of the scene's drive.
+
+    A moment that repeats is a street at rest, with the noise of the sensor alone; one that is left out makes all go
+    faster.
+    """
     look = LOOKS[look] if isinstance(look, str) else look
-    scene = build_scene(seed, num_frames)
+    seed = scene.seed
     colors = look.color_table(generator(seed, Stream.COLORS), scene.num_instances)
     effects = _draw_effects(look.effects, generator(seed, Stream.EFFECTS))
     intrinsics = Intrinsics(*size)
     pixel_x, pixel_y = np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64)
-    before: Hits | None = None
-    for index, pose in enumerate(scene.poses):
-        hits = trace(scene, pose, intrinsics, index, pixel_x, pixel_y)
+    before: tuple[Hits, int] | None = None
+    for index, moment in enumerate(moments):
+        pose = scene.poses[moment]
+        hits = trace(scene, pose, intrinsics, moment, pixel_x, pixel_y)
         if before is None:
             flow, valid = np.zeros((*size, 2), np.float32), np.zeros(size, bool)
         else:
-            flow, valid = _flow_to_previous(scene, hits, before, index, intrinsics)
-        color, depth = _supersample(scene, pose, index, look, colors, intrinsics)
+            flow, valid = _flow_to_previous(scene, hits, *before, moment, intrinsics)
+        color, depth = _supersample(scene, pose, moment, look, colors, intrinsics)
         sensor_rng = generator(seed, Stream.SENSOR, index)
         frame = _expose(color, depth, look, effects, sensor_rng)
         yield RenderedFrame(frame, flow, valid, classify(scene, hits, pose))
-        before = hits
+        before = hits, moment
 
 
 def build_scene(seed: int, num_frames: int) -> Scene:
@@ -120,14 +132,14 @@ def build_scene(seed: int, num_frames: int) -> Scene:
 
 
 def _flow_to_previous(
-    scene: Scene, hits: Hits, before: Hits, frame: int, intrinsics: Intrinsics
+    scene: Scene, hits: Hits, before: Hits, moment_before: int, moment: int, intrinsics: Intrinsics
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Exact displacement of each pixel to the frame before, and whether it is visible there."""
-    pose, previous = scene.poses[frame], scene.poses[frame - 1]
+    pose, previous = scene.poses[moment], scene.poses[moment_before]
     velocities = np.zeros((FIRST_WALL + len(scene.walls) + len(scene.cards), 3))
     for number, card in enumerate(scene.cards, FIRST_WALL + len(scene.walls)):
         velocities[number, [0, 2]] = card.velocity
-    points = hits.points(pose) - velocities[hits.surface]
+    points = hits.points(pose) - (moment - moment_before) * velocities[hits.surface]
     in_camera = (points - previous.position) @ previous.rotation
     is_sky = hits.surface == SKY
     in_camera[is_sky] = hits.rays[is_sky] @ previous.rotation  # infinitely far: only the rotation counts

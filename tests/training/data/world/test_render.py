@@ -11,7 +11,7 @@ from training.data.world import LOOKS, RenderedClip, render_clip
 from training.data.world.camera import Intrinsics
 from training.data.world.materials import Kind
 from training.data.world.preview import color_flow
-from training.data.world.render import build_scene
+from training.data.world.render import build_scene, render_scene
 
 SIZE = (48, 96)
 
@@ -55,6 +55,21 @@ def test_warping_by_the_true_flow_leaves_far_less_error_than_not_warping() -> No
         visible = clip.valid[0]
         warped.append(np.abs(warp(clip.frames[0], clip.flow[0]) - current)[visible].mean())
         unwarped.append(np.abs(clip.frames[0] - current)[visible].mean())
+    assert np.mean(warped) < 0.45 * np.mean(unwarped)
+
+
+def test_a_street_at_rest_and_one_that_goes_faster_have_their_true_flow() -> None:
+    warped, unwarped = [], []
+    for seed in range(8):
+        rest, start, skip = list(render_scene(build_scene(seed, 3), "source", (96, 192), [0, 0, 2]))
+        assert np.array_equal(rest.kinds, start.kinds)
+        assert not np.array_equal(rest.frame, start.frame)  # the sensor's noise
+        assert np.abs(start.flow).max() < 1e-3
+        clip = render_clip(seed, "source", (96, 192), 3)
+        assert np.array_equal(skip.kinds, clip.kinds[2])
+        current = skip.frame.astype(float)
+        warped.append(np.abs(warp(start.frame, skip.flow) - current)[skip.valid].mean())
+        unwarped.append(np.abs(start.frame - current)[skip.valid].mean())
     assert np.mean(warped) < 0.45 * np.mean(unwarped)
 
 
