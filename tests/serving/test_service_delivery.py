@@ -273,7 +273,7 @@ async def test_controls_hold_from_the_next_frame_on(toy_bundle: Bundle) -> None:
 
 @in_asyncio
 async def test_deltas_of_a_stream_give_the_maps_that_png_gives(toy_bundle: Bundle) -> None:
-    """Frames that are refused in between send no map, and the next one is told from the last that was sent."""
+    """The second frame changes nothing, so its delta is shortest; one that is refused sends no map; the rest change all."""
     frames = requests(10, 10, b"", 11, 11)
     async with serve_here(served_model(toy_bundle)) as server:
         plain = await converse(server.address, configuration(), *frames)
@@ -281,9 +281,10 @@ async def test_deltas_of_a_stream_give_the_maps_that_png_gives(toy_bundle: Bundl
             server.address, configuration(outputs={"labelEncoding": "PIXEL_MAP_ENCODING_DELTA_RLE"}), *frames
         )
     shown = None
+    whole, delta = pb.PIXEL_MAP_ENCODING_RLE, pb.PIXEL_MAP_ENCODING_DELTA_RLE
+    assert [result.labels.encoding for result in deltas.results] == [whole, delta, whole, whole]
     for expected, result in zip(plain.results, deltas.results, strict=True):
-        if result.labels.encoding == pb.PIXEL_MAP_ENCODING_RLE:
-            assert shown is None
+        if result.labels.encoding == whole:
             shown = decode_rle(result.labels.data, Size(SIZE, SIZE))
         else:
             assert shown is not None

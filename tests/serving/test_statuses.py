@@ -29,7 +29,9 @@ def test_a_kind_of_its_own_comes_before_what_it_is_a_kind_of() -> None:
     assert status_of(errors.StreamClosedError("")).code == grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("kind", [kind for kind in STATUSES if not kind.__name__.startswith(("Model", "Last", "StreamNot"))])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in STATUSES if not kind.__name__.startswith(("Model", "Last", "StreamNot"))]
+)
 def test_the_page_for_client_authors_has_the_status_of_every_error_of_a_stream(kind: type[errors.ServingError]) -> None:
     status = STATUSES[kind]
     assert re.search(rf"^\\| {status.code.name} \\| {status.reason} \\|", PAGE, re.MULTILINE)
