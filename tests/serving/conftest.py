@@ -55,7 +55,7 @@ from serving.observability import Metrics
 from serving.options import ServerOptions
 from serving.results import StepResult, StepTimings
 from serving.runtimes.onnx_runtime import OnnxRuntime
-from serving.runtimes.runtime import Graph, Runtime, Value
+from serving.runtimes.runtime import Array, Graph, Runtime, Value
 from serving.service import SegmentationService
 from serving.session import Surroundings
 from serving.sessions import Sessions
@@ -64,6 +64,7 @@ SIZE = 64  # of the toy's frames, in pixels
 MODULUS = 251
 NUM_CLASSES = 251
 KEY_POISON, STEP_POISON = 254, 255
+TOO_MUCH = 77  # for the memory of a FullDevice
 
 
 def toy_frame(value: int) -> NDArray[np.uint8]:
@@ -259,6 +260,15 @@ class GatedGraph:
         self._runtime.arrivals.release()
         assert self._runtime.gate.wait(timeout=20)
         return self._graph.run(requests)
+
+
+class FullDevice(OnnxRuntime):
+    """Has no room for frames of TOO_MUCH, and says so as CUDA does."""
+
+    def to_device(self, array: Array) -> Value:
+        if array.max() == TOO_MUCH:
+            raise RuntimeError("cudaMalloc failed on cuda:0, out of memory")
+        return super().to_device(array)
 
 
 @pytest.fixture

@@ -141,6 +141,13 @@ class Conversation:
         return bool(self.detail(error_details_pb2.RetryInfo).retry_delay.seconds > 0)
 
     @property
+    def reason(self) -> str:
+        """For machines."""
+        info = self.detail(error_details_pb2.ErrorInfo)
+        assert info.domain == "flowseg"
+        return str(info.reason)
+
+    @property
     def exhausted_subject(self) -> str:
         (violation,) = self.detail(error_details_pb2.QuotaFailure).violations
         assert violation.description == self.message

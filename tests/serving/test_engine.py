@@ -15,7 +15,6 @@ from serving.graphs import GraphRun
 from serving.key_frames import FixedInterval, KeyFramePolicy, Manual
 from serving.results import StepResult
 from serving.runtimes.onnx_runtime import OnnxRuntime
-from serving.runtimes.runtime import Array, Value
 from serving.schedule import MAX_STEPS_BEFORE_KEY
 from serving.stream import Stream
 from tests.serving.conftest import KEY_POISON, SIZE, STEP_POISON, GatedRuntime, toy_frame
@@ -470,15 +469,6 @@ def test_a_bundle_that_does_not_fit_is_refused(
         opening(toy_folder)
 
 
-class FullDevice(OnnxRuntime):
-    """Has no room for frames of one value, and says so as CUDA does."""
-
-    def to_device(self, array: Array) -> Value:
-        if array.max() == 77:
-            raise RuntimeError("cudaMalloc failed on cuda:0, out of memory")
-        return super().to_device(array)
-
-
 @pytest.mark.parametrize("force_key_frame", [False, True])
 def test_a_device_without_memory_fails_the_frame_and_neither_the_stream_nor_its_neighbours(
     toy_bundle: Bundle, force_key_frame: bool
@@ -488,7 +478,7 @@ def test_a_device_without_memory_fails_the_frame_and_neither_the_stream_nor_its_
         stream, neighbour = engine.open_stream(key_frame_interval=99), engine.open_stream(key_frame_interval=99)
         for each in (stream, neighbour):
             assert each.submit(toy_frame(10)).result(PATIENCE_S).labels.max() == 20
-        failing = stream.submit(toy_frame(77), force_key_frame=force_key_frame)
+        failing = stream.submit(toy_frame(TOO_MUCH), force_key_frame=force_key_frame)
         with pytest.raises(DeviceMemoryError, match=r"^the device has no memory left for this frame$"):
             failing.result(PATIENCE_S)
         for each in (stream, neighbour):
@@ -500,5 +490,5 @@ def test_a_first_frame_that_finds_no_memory_leaves_the_next_one_to_be_the_first(
     with Engine(toy_bundle, toy_bundle.manifest.variants[0], FullDevice("cpu", threads=1)) as engine:
         stream = engine.open_stream()
         with pytest.raises(DeviceMemoryError):
-            stream.submit(toy_frame(77)).result(PATIENCE_S)
+            stream.submit(toy_frame(TOO_MUCH)).result(PATIENCE_S)
         assert stream.submit(toy_frame(10)).result(PATIENCE_S).key_frame_age == 0

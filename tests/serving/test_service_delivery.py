@@ -273,7 +273,7 @@ async def test_controls_hold_from_the_next_frame_on(toy_bundle: Bundle) -> None:
 
 @in_asyncio
 async def test_deltas_of_a_stream_give_the_maps_that_png_gives(toy_bundle: Bundle) -> None:
-    """The second frame changes nothing, so its delta is shortest; one that is refused sends no map; the rest change all."""
+    """The second frame changes nothing, so its delta is shortest; the refused one sends no map; the rest change all."""
     frames = requests(10, 10, b"", 11, 11)
     async with serve_here(served_model(toy_bundle)) as server:
         plain = await converse(server.address, configuration(), *frames)

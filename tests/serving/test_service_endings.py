@@ -256,6 +256,7 @@ async def test_a_silent_client_is_let_go(toy_bundle: Bundle) -> None:
         mute: Call = open_stub(channel).SegmentStream()
         conversation = await hear_out(mute)
         assert (conversation.code, conversation.kinds) == (grpc.StatusCode.ABORTED, [])
+        assert conversation.reason == "IDLE_TIMEOUT"
         paused: Call = open_stub(channel).SegmentStream()
         await send(paused, configuration(), request(0, 10))
         conversation = await hear_out(paused)

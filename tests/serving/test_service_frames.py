@@ -18,6 +18,8 @@ from tests.serving.conftest import (
     LIMITS,
     SIZE,
     STEP_POISON,
+    TOO_MUCH,
+    FullDevice,
     serve_here,
     served_model,
     toy_frame,
@@ -193,3 +195,17 @@ async def test_raw_nv12_is_what_opencv_makes_of_it(toy_bundle: Bundle) -> None:
         still = await converse(server.address, configuration(), *requests(encode_png(image.astype(np.uint8))))
     assert [result.labels for result in raw.results] == [result.labels for result in still.results]
     assert len(raw.results) == 1
+
+
+@in_asyncio
+async def test_frames_that_find_no_memory_on_the_device_are_told_one_by_one_and_end_the_stream_after_many(
+    toy_bundle: Bundle,
+) -> None:
+    limits = replace(LIMITS, max_consecutive_errors=3)
+    async with serve_here(served_model(toy_bundle, FullDevice("cpu", threads=1)), limits=limits) as server:
+        conversation = await converse(server.address, configuration(), *requests(10, *[TOO_MUCH] * 5, 20))
+    assert conversation.kinds[:5] == ["started", "result", "frame_error", "frame_error", "frame_error"]
+    assert {error.code for error in conversation.errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]}
+    assert conversation.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (conversation.reason, conversation.exhausted_subject) == ("DEVICE_MEMORY", "device memory")
+    assert conversation.asks_to_retry
