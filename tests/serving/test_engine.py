@@ -17,7 +17,7 @@ from serving.results import StepResult
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.schedule import MAX_STEPS_BEFORE_KEY
 from serving.stream import Stream
-from tests.serving.conftest import KEY_POISON, SIZE, STEP_POISON, GatedRuntime, toy_frame
+from tests.serving.conftest import KEY_POISON, SIZE, STEP_POISON, TOO_MUCH, FullDevice, GatedRuntime, toy_frame
 
 PATIENCE_S = 20  # for what takes milliseconds
 NEVER = 1000  # frames: a key-frame interval that no test reaches
