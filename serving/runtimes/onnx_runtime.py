@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 MAX_BATCH = 64  # of one run on the host; the engine's own bound is lower
-# It moves quantisation to before max-pooling, whose kernel for bytes takes six times as long as that for floats: a tenth
-# of an 8-bit step. Values are the same either way, and graphs without quantisation do not change.
+# It moves quantisation to before max-pooling, whose kernel for bytes takes six times as long as that for floats: a
+# tenth of an 8-bit step. Values are the same either way, and graphs without quantisation do not change.
 DISABLED_OPTIMIZERS = ("QDQPropagationTransformer",)
 
 
