@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export.tensorrt_engines import BuildOptions, Engine, EngineError, build_engines, compare
+from export.plan_building import Engine, EngineError, compare
+from export.tensorrt_engines import BuildOptions, build_engines
 from export.to_trt import main, parse_batches, parse_memory
 from serving.bundle import Bundle, BundleError, Variant, file_sha256, read_bundle, write_manifest
 from serving.engine import Engine as StreamEngine
 from serving.engine import open_engine
-from serving.plans import Sidecar
+from serving.plans import Sidecar, TensorRTKey
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.runtimes.tensorrt_runtime import TensorRTRuntime
 from tests.fake_gpu import install
@@ -132,6 +133,7 @@ def test_the_sidecar_tells_what_an_engine_is(bundle: Bundle, runtime: TensorRTRu
     step = first_variant(bundle).step
     assert (sidecar.graph, sidecar.key.onnx_sha256) == (step.file, step.sha256)
     assert sidecar.plan_sha256 == file_sha256(path)
+    assert isinstance(sidecar.key, TensorRTKey)
     assert (sidecar.key.batches, sidecar.key.workspace_bytes) == ((1, 2), 1 << 30)
     assert sidecar.key.machine == runtime.machine
     assert sidecar.build_seconds > 0
@@ -408,7 +410,7 @@ def test_a_precision_that_the_bundle_lacks_is_refused_with_how_to_export_it(
 def test_a_folder_that_others_can_write_to_is_refused(bundle: Bundle, runtime: TensorRTRuntime, engines: Path) -> None:
     engines.mkdir()
     engines.chmod(0o777)
-    with pytest.raises(BundleError, match="other users can put TensorRT plans into"):
+    with pytest.raises(BundleError, match="other users can put plans into"):
         build_engines(bundle, "fp32", OPTIONS, runtime, engines)
 
 
