@@ -60,7 +60,7 @@ class TorchRuntime:
                 raise ValueError(f"there is no {device}: the GPUs are {there}")
         self.device = torch.device("cpu" if kind == "cpu" else f"cuda:{number or 0}")
         self.machine = TorchMachine(torch=torch.__version__, device="cpu" if kind == "cpu" else "cuda")
-        self._engines = engines or default_engines_folder()
+        self.engines = engines or default_engines_folder()
         self._stream = torch.cuda.Stream(self.device) if kind == "cuda" else None  # type: ignore[no-untyped-call]  # torch's
         if kind == "cuda":  # for all that torch runs in this process
             torch.backends.cudnn.allow_tf32 = False  # or "fp32" would mean ten bits of mantissa
@@ -79,7 +79,7 @@ class TorchRuntime:
         Raises:
             BundleError: if there is none for this torch and kind of device, or it is damaged.
         """
-        return find_plan(self._engines, path, self.machine)
+        return find_plan(self.engines, path, self.machine)
 
     def load(self, path: Path) -> Graph:
         """Loads the program of an ONNX file.
