@@ -30,7 +30,7 @@ from benchmarks.untrained_bundles import (
     untrained_bundle,
     untrained_programs,
 )
-from export.plan_building import EngineError
+from export.plan_comparison import EngineError
 from export.to_onnx import parse_precisions
 from serving.bundle import Bundle, BundleError, Precision, parse_size, read_bundle
 from serving.runtimes.cuda_device import CudaError

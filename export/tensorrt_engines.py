@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from export.plan_building import Engine, EngineError, build_plans
+from export.plan_building import Engine, build_plans
+from export.plan_comparison import EngineError
 from serving.bundle import Bundle, GraphFile, Variant
 from serving.plans import TensorRTKey, write_whole
 from serving.runtimes.tensorrt_runtime import TensorRTRuntime

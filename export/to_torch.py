@@ -6,14 +6,14 @@ on ONNX Runtime, and one that does not give their labels and state is not kept. 
 bundle: loading one may run what is in it.
 """
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
-from export.plan_building import EngineError, describe
+from export.plan_building import report
+from export.plan_comparison import EngineError
 from export.to_onnx import trained_segmenter
 from export.torch_programs import build_programs
 from serving.bundle import BundleError, read_bundle
@@ -43,13 +43,8 @@ def main() -> None:
         runtime = TorchRuntime(options.device, options.engines)
         bundle = read_bundle(options.bundle)
         segmenter = trained_segmenter(read_run(options.run))
-        built = build_programs(bundle, options.precision, segmenter, runtime, options.engines)
-        programs = [describe(engine) for engine in built]
-        if options.json:
-            sys.stdout.write(json.dumps(programs) + "\n")
-        else:
-            for program in programs:
-                sys.stdout.write(f"{program['graph']}: {program['plan']} {json.dumps(program['comparison'])}\n")
+        programs = build_programs(bundle, options.precision, segmenter, runtime, options.engines)
+        sys.stdout.write(report(programs, as_json=options.json))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ and one that does not give their labels and state is not kept. They lie in the u
 engine is machine code for one GPU, TensorRT and driver, to be trusted only where it was built.
 """
 
-import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import tyro
 
-from export.plan_building import EngineError, describe
+from export.plan_building import report
+from export.plan_comparison import EngineError
 from export.tensorrt_engines import BuildOptions, build_engines
 from serving.bundle import BundleError, read_bundle
 from serving.plans import default_engines_folder
@@ -74,15 +74,8 @@ def main() -> None:
         build_options = BuildOptions(parse_batches(options.batch), parse_memory(options.workspace))
         bundle = read_bundle(options.bundle)
         runtime = TensorRTRuntime(options.device, options.engines)
-        engines = [
-            describe(engine)
-            for engine in build_engines(bundle, options.precision, build_options, runtime, options.engines)
-        ]
-        if options.json:
-            sys.stdout.write(json.dumps(engines) + "\n")
-        else:
-            for engine in engines:
-                sys.stdout.write(f"{engine['graph']}: {engine['plan']} {json.dumps(engine['comparison'])}\n")
+        engines = build_engines(bundle, options.precision, build_options, runtime, options.engines)
+        sys.stdout.write(report(engines, as_json=options.json))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from torch.export import Dim, ExportedProgram
 from export.batch_norm_folding import fold_batch_norm
 from export.graphs import Traceable, traceable_key, traceable_step
 from export.half_precision import in_half_precision
-from export.plan_building import Engine, EngineError, build_plans
+from export.plan_building import Engine, build_plans
+from export.plan_comparison import EngineError
 from serving.bundle import Bundle, GraphFile, Variant
 from serving.plans import TorchKey
 from serving.runtimes.torch_runtime import WIRING, TorchRuntime

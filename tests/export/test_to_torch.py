@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.export import Dim
 
 from export.batch_norm_folding import fold_batch_norm
 from export.half_precision import in_half_precision
-from export.plan_building import compare
+from export.plan_comparison import compare
 from export.to_onnx import export_bundle, trained_segmenter
 from export.to_torch import main
 from export.torch_programs import build_programs
@@ -22,7 +21,7 @@ from serving.engine import Engine as StreamEngine
 from serving.engine import open_engine
 from serving.plans import TorchKey
 from serving.runtimes.torch_runtime import TorchRuntime, lay_out_for_tensor_cores
-from tests.export.conftest import SMALL, Exported
+from tests.export.conftest import SMALL, Exported, call, sentence_of
 from training.data.world.render import render_clip
 from training.models.video_segmenter import VideoSegmenter
 from training.run_directory import Run, load_checkpoint, read_run, save_checkpoint
@@ -55,21 +54,13 @@ def of_one_size(exported: Exported) -> Bundle:
     )
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["to_torch.py", *map(str, arguments)])
-    main()
-
-
 def refusal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], engines: Path, *arguments: object
 ) -> str:
     """The sentence with which the command stops; no program is there then, nor a part of one."""
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, *arguments, "--engines", engines)
-    assert stopped.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    sentence = sentence_of(main, monkeypatch, capsys, *arguments, "--engines", engines)
     assert not engines.exists() or not list(engines.iterdir())
-    return line.removeprefix("error: ")
+    return sentence
 
 
 # From run to stream
@@ -118,7 +109,7 @@ def test_the_command_makes_programs_and_keeps_those_that_are_there(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     arguments = (exported.run.folder, folder, "--precision", precision, "--device", "cpu", "--engines", engines)
     for is_cached in (False, True):
-        call(monkeypatch, *arguments, "--json")
+        call(main, monkeypatch, *arguments, "--json")
         for told in json.loads(capsys.readouterr().out):
             assert told["cached"] is is_cached
             assert (told["precision"], told["machine"]) == (precision, {"torch": torch.__version__, "device": "cpu"})
