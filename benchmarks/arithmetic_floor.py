@@ -4,7 +4,7 @@ No graph's convolutions and matrix products can be expected to run faster than t
 over their speed are a floor under its time. Products of 1024 x 1024 are bound by arithmetic and fit the caches. In
 floating point: PyTorch's product and ONNX Runtime's MatMul, since on some processors one is twice as fast as the other.
 In 8-bit integers: MatMulInteger of ONNX Runtime (unsigned times signed, as in the graphs for it) and PyTorch's product
-(signed times signed), both with sums of 32 bits.
+(signed times signed), both with sums of 32 bits. A GPU takes larger products, by PyTorch, to be busy.
 """
 
 import contextlib
@@ -21,19 +21,45 @@ from onnx import helper, numpy_helper
 from serving.bundle import Precision
 
 SIDE = 1024
-GIGA_OPERATIONS = 2 * SIDE**3 / 1e9  # of one product
+GPU_SIDE = 8192
 
 
 class MatrixProduct(NamedTuple):
-    """One way to multiply two matrices of `SIDE` x `SIDE`."""
+    """One way to multiply two square matrices."""
 
     name: str
     precision: Precision
-    run: Callable[[], object]
+    run: Callable[[], object]  # returns once the product is there
+    side: int = SIDE
+
+    def giga_operations(self) -> float:
+        """Billions of operations of one product."""
+        return 2 * self.side**3 / 1e9
 
 
-def matrix_products(threads: int) -> list[MatrixProduct]:
-    """All that are tried. PyTorch's number of threads is the caller's to set, see `torch_threads`."""
+def matrix_products(device: str, threads: int) -> list[MatrixProduct]:
+    """All that are tried on a device. PyTorch's number of threads is the caller's to set, see `torch_threads`."""
+    return _cpu_products(threads) if device == "cpu" else gpu_products(torch.device(device), GPU_SIDE)
+
+
+def gpu_products(device: torch.device, side: int) -> list[MatrixProduct]:
+    """By PyTorch on a GPU. Nothing sets TF32 for matrix products, so fp32 is what it says."""
+
+    def product(precision: Precision, dtype: torch.dtype) -> MatrixProduct:
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+
+        def run() -> torch.Tensor:
+            result = torch.mm(left, right)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            return result
+
+        return MatrixProduct(f"PyTorch mm {precision}", precision, run, side)
+
+    return [product("fp32", torch.float32), product("fp16", torch.float16)]
+
+
+def _cpu_products(threads: int) -> list[MatrixProduct]:
     rng = np.random.default_rng(0)
     shape = (SIDE, SIDE)
     left, right = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))

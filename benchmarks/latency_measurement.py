@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.arithmetic_floor import GIGA_OPERATIONS, MatrixProduct, matrix_products
+from benchmarks.arithmetic_floor import MatrixProduct, matrix_products
 from benchmarks.graph_operations import giga_operations
 from benchmarks.interleaving import Clock, Times, amortized, interleaved, median_ratio
 from serving.bundle import Bundle, Precision, Variant
@@ -30,7 +30,8 @@ class Measurement:
     runtimes: Mapping[str, Runtime]  # by the name they are reported by
     intervals: Sequence[int]  # key-frame intervals
     batch: int  # frames in a run
-    threads: int  # of one run
+    device: str  # "cpu", "cuda" or "cuda:N"
+    threads: int  # of one run on a CPU
     seconds: float  # to run each graph for
     rounds: int  # of turns
     clock: Clock  # what ratios are of
@@ -77,7 +78,7 @@ def measure(
         for runtime in measurement.runtimes
         for network in networks
     }
-    products = matrix_products(measurement.threads)
+    products = matrix_products(measurement.device, measurement.threads)
     runs: dict[tuple[Identity, GraphName] | str, Callable[[], object]] = {
         (identity, graph): run for identity, contestant in contestants.items() for graph, run in contestant.runs.items()
     }
@@ -85,7 +86,8 @@ def measure(
     runs |= {product.name: product.run for product in products}
     times = interleaved(runs, measurement.rounds, measurement.seconds)
     speeds = {
-        product.name: GIGA_OPERATIONS / times[product.name].by_round_ms(measurement.clock) for product in products
+        product.name: product.giga_operations() / times[product.name].by_round_ms(measurement.clock)
+        for product in products
     }
     figures = _Figures(
         measurement,

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 
+from export.torch_programs import build_programs
 from export.variants import VariantWriter
-from serving.bundle import Bundle, ClassInfo, Manifest, Precision, read_bundle, write_manifest
+from serving.bundle import Bundle, BundleError, ClassInfo, Manifest, Precision, read_bundle, write_manifest
+from serving.runtimes.torch_runtime import TorchRuntime
 from training.data.clip import Clip
 from training.data.world.render import render_clip
 from training.label_spaces import VIPER_TO_CITYSCAPES
@@ -73,6 +75,21 @@ def untrained_bundle(folder: Path, name: str, config: SegmenterConfig, size: Siz
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return read_bundle(path)
+
+
+def untrained_programs(bundle: Bundle, config: SegmenterConfig, precision: Precision, runtime: TorchRuntime) -> None:
+    """Sees to torch's programs of a bundle that `untrained_bundle` gave, in the folder where `runtime` looks.
+
+    Raises:
+        ValueError: if the folder cannot be used.
+        EngineError: if they do not answer like the bundle's graphs.
+    """
+    (variant,) = (variant for variant in bundle.manifest.variants if variant.suits("torch"))
+    try:
+        for graph in (variant.key, variant.step) if variant.state else (variant.step,):
+            runtime.find_plan(bundle.path(graph))
+    except BundleError:
+        build_programs(bundle, precision, _untrained(config), runtime, runtime.engines)
 
 
 def _write(folder: Path, name: str, segmenter: VideoSegmenter, size: Size, precision: Precision) -> Manifest:

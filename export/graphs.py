@@ -8,6 +8,7 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 import torch
@@ -54,7 +55,7 @@ class StepGraph(nn.Module):
         super().__init__()
         self.segmenter = segmenter
 
-    def forward(self, frame: Tensor, previous_frame: Tensor, state: KeyState = ()) -> tuple[Tensor, ...]:
+    def forward(self, frame: Tensor, previous_frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """In the order of `serving.bundle.RESULTS`, then the next state."""
         current, previous = _network_frame(frame), _network_frame(previous_frame)
         step = self.segmenter.propagate(state, previous, current)
@@ -105,25 +106,47 @@ def state_shapes(segmenter: VideoSegmenter, height: int, width: int) -> tuple[St
     )
 
 
-def key_graph(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
-    """`KeyGraph` for one frame size and any batch size."""
+class Traceable(NamedTuple):
+    """A graph as a module, and what an exporter must know to trace it for one frame size and any batch size."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]  # of a batch of 2: an exporter would take 1 for a constant
+    dynamic_shapes: tuple[object, ...]
+    input_names: list[str]
+    output_names: list[str]
+
+
+def traceable_key(segmenter: VideoSegmenter, height: int, width: int) -> Traceable:
+    """`KeyGraph`."""
     frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    return _export(KeyGraph(segmenter), (frame,), ({0: _batch()},), ["frame"], list(segmenter.state_names))
+    module = KeyGraph(segmenter).eval()
+    return Traceable(module, (frame,), ({0: _batch()},), ["frame"], list(segmenter.state_names))
 
 
-def step_graph(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
-    """`StepGraph` for one frame size and any batch size."""
+def traceable_step(segmenter: VideoSegmenter, height: int, width: int) -> Traceable:
+    """`StepGraph`."""
     frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     with torch.no_grad():
         state = segmenter.encode_key(_network_frame(frame))
     batch = _batch()
-    inputs: tuple[object, ...] = (frame, frame.clone(), state)
     shapes: tuple[object, ...] = ({0: batch}, {0: batch}, tuple({0: batch} for _ in state))
-    if not state:  # the exporter takes no empty tuple
-        inputs, shapes = inputs[:2], shapes[:2]
-    names = ["frame", "previous_frame", *segmenter.state_names]
-    results = [*RESULTS, *(NEXT + name for name in segmenter.state_names)]
-    return _export(StepGraph(segmenter), inputs, shapes, names, results)
+    return Traceable(
+        StepGraph(segmenter).eval(),
+        (frame, frame.clone(), *state),
+        shapes if state else shapes[:2],  # exporters take no empty tuple
+        ["frame", "previous_frame", *segmenter.state_names],
+        [*RESULTS, *(NEXT + name for name in segmenter.state_names)],
+    )
+
+
+def key_graph(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
+    """`KeyGraph` for one frame size and any batch size."""
+    return _export(traceable_key(segmenter, height, width))
+
+
+def step_graph(segmenter: VideoSegmenter, height: int, width: int) -> onnx.ModelProto:
+    """`StepGraph` for one frame size and any batch size."""
+    return _export(traceable_step(segmenter, height, width))
 
 
 def _batch() -> Dim:
@@ -135,32 +158,26 @@ def _network_frame(frame: Tensor) -> Tensor:
     return frame.float().permute(0, 3, 1, 2) / 255  # in this order: of bytes, TensorRT can but make floats
 
 
-def _export(
-    graph: nn.Module,
-    inputs: tuple[object, ...],
-    dynamic_shapes: tuple[object, ...],
-    input_names: list[str],
-    output_names: list[str],
-) -> onnx.ModelProto:
+def _export(graph: Traceable) -> onnx.ModelProto:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
         for chatty in ("torch.onnx", "onnx_ir", "onnxscript"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
         program = torch.onnx.export(
-            graph.eval(),
-            inputs,
+            graph.module,
+            graph.inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=input_names,
-            output_names=output_names,
-            dynamic_shapes=dynamic_shapes,
+            input_names=graph.input_names,
+            output_names=graph.output_names,
+            dynamic_shapes=graph.dynamic_shapes,
             external_data=False,
             verbose=False,
         )
     assert program is not None  # dynamo=True always returns one
     model = program.model_proto
     if not model.graph.node:  # the key graph of a per-frame network: ONNX Runtime loads none that does nothing at all
-        model.graph.node.append(onnx.helper.make_node("Identity", input_names[:1], ["unused"]))
+        model.graph.node.append(onnx.helper.make_node("Identity", graph.input_names[:1], ["unused"]))
     for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
         del node.metadata_props[:]  # stack traces with the paths of this machine
         node.doc_string = ""

@@ -63,6 +63,23 @@ class Options:
     json: bool = False  # print the figures of the verification as JSON on stdout
 
 
+def trained_segmenter(run: Run) -> VideoSegmenter:
+    """The segmenter of a run, in evaluation mode.
+
+    Raises:
+        RunError: if the run is not finished or trained no segmenter.
+    """
+    if not run.is_finished():
+        raise RunError(
+            f"{run.folder} is not finished: go on with it by"
+            f" 'python -m training.train {run.name} --out {run.folder} --resume'"
+        )
+    segmenter = run.networks().get("segmenter")
+    if not isinstance(segmenter, VideoSegmenter):
+        raise RunError(f"{run.folder} trained no segmenter: export a run whose recipe does")
+    return segmenter
+
+
 def export_bundle(
     run: Run,
     folder: Path,
@@ -85,14 +102,7 @@ def export_bundle(
     for option, text in (("--name", name), ("--version", version)):
         if not re.fullmatch(NAME_PATTERN, text):
             raise BundleError(f"{option} {text!r} does not work: use up to 64 letters, digits, '.', '_' and '-'")
-    if not run.is_finished():
-        raise RunError(
-            f"{run.folder} is not finished: go on with it by"
-            f" 'python -m training.train {run.name} --out {run.folder} --resume'"
-        )
-    segmenter = run.networks().get("segmenter")
-    if not isinstance(segmenter, VideoSegmenter):
-        raise RunError(f"{run.folder} trained no segmenter: export a run whose recipe does")
+    segmenter = trained_segmenter(run)
     domain = DomainFrames(run.recipe, calibration)
     if "int8" in precisions:
         domain.check(sizes[0])

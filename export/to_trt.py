@@ -5,7 +5,6 @@ and one that does not give their labels and state is not kept. They lie in the u
 engine is machine code for one GPU, TensorRT and driver, to be trusted only where it was built.
 """
 
-import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ from pathlib import Path
 
 import tyro
 
-from export.tensorrt_engines import BuildOptions, Engine, EngineError, build_engines
-from serving.bundle import PRECISIONS, BundleError, read_bundle
+from export.plan_building import report
+from export.plan_comparison import EngineError
+from export.tensorrt_engines import BuildOptions, build_engines
+from serving.bundle import BundleError, read_bundle
 from serving.plans import default_engines_folder
 from serving.runtimes.cuda_device import CudaError
 from serving.runtimes.tensorrt_runtime import TensorRTRuntime
@@ -65,41 +66,16 @@ def parse_memory(text: str) -> int:
     return int(match[1]) * UNITS[match[2]]
 
 
-def describe(engine: Engine) -> dict[str, object]:
-    """What a user may want to know of an engine."""
-    sidecar = engine.plan.sidecar
-    return {
-        "graph": sidecar.graph,
-        "plan": str(engine.plan.path),
-        "cached": engine.is_cached,
-        "megabytes": engine.plan.path.stat().st_size / 1e6,
-        "precision": sidecar.key.precision,
-        "batches": list(sidecar.key.batches),
-        "machine": sidecar.key.machine.model_dump(),
-        "build_seconds": sidecar.build_seconds,
-        "comparison": sidecar.comparison.model_dump(),
-    }
-
-
 def main() -> None:
     """Runs the command line."""
     logging_to_stderr()
     options = tyro.cli(Options, prog="export/to_trt.py", description=__doc__)
     with user_errors_exit_with_2(BundleError, EngineError, CudaError, ValueError):
-        if options.precision not in PRECISIONS:
-            raise ValueError(f"there is no precision {options.precision!r}: choose one of {', '.join(PRECISIONS)}")
         build_options = BuildOptions(parse_batches(options.batch), parse_memory(options.workspace))
         bundle = read_bundle(options.bundle)
         runtime = TensorRTRuntime(options.device, options.engines)
-        engines = [
-            describe(engine)
-            for engine in build_engines(bundle, options.precision, build_options, runtime, options.engines)
-        ]
-        if options.json:
-            sys.stdout.write(json.dumps(engines) + "\n")
-        else:
-            for engine in engines:
-                sys.stdout.write(f"{engine['graph']}: {engine['plan']} {json.dumps(engine['comparison'])}\n")
+        engines = build_engines(bundle, options.precision, build_options, runtime, options.engines)
+        sys.stdout.write(report(engines, as_json=options.json))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from export.fast_tail import with_fast_tail
 from export.graphs import StepGraph, key_graph, state_shapes, step_graph
 from export.half_precision import in_half_precision
 from export.quantization import Pair, quantize, sensitive_weights
-from serving.bundle import GraphFile, Precision, RuntimeName, StateTensor, Variant, file_sha256
+from serving.bundle import GraphFile, GraphRuntime, Precision, StateTensor, Variant, file_sha256
 from training.models.video_segmenter import VideoSegmenter
 
-CPU: tuple[RuntimeName, ...] = ("onnxruntime-cpu", "openvino")
-GPU: tuple[RuntimeName, ...] = ("onnxruntime-cuda", "tensorrt")
+CPU: tuple[GraphRuntime, ...] = ("onnxruntime-cpu", "openvino")
+GPU: tuple[GraphRuntime, ...] = ("onnxruntime-cuda", "tensorrt")
 
 
 @dataclass
@@ -72,7 +72,7 @@ class VariantWriter:
         return key_graph(self.segmenter, *size), step_graph(self.segmenter, *size)
 
     def _variant(
-        self, precision: Precision, runtimes: tuple[RuntimeName, ...], key: GraphFile, step: GraphFile
+        self, precision: Precision, runtimes: tuple[GraphRuntime, ...], key: GraphFile, step: GraphFile
     ) -> Variant:
         state = state_shapes(self.segmenter, self.height, self.width)
         return Variant(

@@ -35,7 +35,8 @@ FRAME_INPUTS = frozenset({"frame", "previous_frame", "key_frame"})
 SIGNALS = ("mean_confidence", "disagreement", "mean_entropy", "warp_residual")
 RESULTS = ("labels", "confidence", *SIGNALS)
 NEXT = "next_"
-RuntimeName = Literal["onnxruntime-cpu", "onnxruntime-cuda", "openvino", "tensorrt"]
+GraphRuntime = Literal["onnxruntime-cpu", "onnxruntime-cuda", "openvino", "tensorrt"]  # that graphs are written for
+RuntimeName = Literal[GraphRuntime, "torch"]
 Precision = Literal["fp32", "fp16", "int8"]
 DomainName = Literal["source", "target"]  # what the model was trained on with labels, and what it is meant for
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # the highest first
@@ -79,12 +80,20 @@ class Variant(_Part):
     """The two graphs at one precision and one frame size, as some runtimes take them."""
 
     precision: Precision
-    runtimes: tuple[RuntimeName, ...] = Field(min_length=1)  # that these graphs were written for
+    runtimes: tuple[GraphRuntime, ...] = Field(min_length=1)  # that these graphs were written for
     height: int = Field(gt=0, multiple_of=SIZE_MULTIPLE)  # of the frames, in pixels
     width: int = Field(gt=0, multiple_of=SIZE_MULTIPLE)
     state: tuple[StateTensor, ...]
     key: GraphFile
     step: GraphFile
+
+    def suits(self, runtime: RuntimeName) -> bool:
+        """Whether a runtime can run these graphs.
+
+        torch runs programs of its own that stand for graphs: for those with the plain tail and in floating point, as
+        ONNX Runtime's CUDA takes them.
+        """
+        return ("onnxruntime-cuda" if runtime == "torch" else runtime) in self.runtimes
 
     @model_validator(mode="after")
     def _wired(self) -> Self:

@@ -120,7 +120,7 @@ def pick_variant(
     Raises:
         BundleError: if there is none, or there are several sizes to choose from.
     """
-    suited = [variant for variant in bundle.manifest.variants if runtime in variant.runtimes]
+    suited = [variant for variant in bundle.manifest.variants if variant.suits(runtime)]
     if precision == "auto":
         there = {variant.precision for variant in suited}
         precision = next((each for each in PRECISIONS if each in there), PRECISIONS[0])

@@ -29,8 +29,8 @@ class ServerOptions:
     # HEIGHTxWIDTH of the graphs to run, in pixels, like 512x1024; needed for a bundle of several sizes
     size: str | None = None
     device: str = "cpu"  # where graphs run: cpu, cuda or cuda:N; several of one kind with commas: cuda:0,cuda:1
-    # that runs the graphs; "auto" is the fastest that is there: OpenVINO on a CPU, TensorRT on a GPU (once its engines
-    # are built), or else ONNX Runtime
+    # that runs the graphs; "auto" is the fastest that is there: OpenVINO on a CPU, TensorRT or else torch on a GPU (if
+    # its engines or programs were built), or else ONNX Runtime
     runtime: RuntimeChoice = "auto"
     threads: int = 0  # of one graph on the CPU; 0 takes every core
     codec_threads: int = 2  # that decode frames and encode results

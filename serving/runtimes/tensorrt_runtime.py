@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from serving.bundle import BundleError, RuntimeName
-from serving.plans import Machine, Plan, build_command, default_engines_folder, find_plan
+from serving.plans import Plan, TensorRTMachine, build_command, default_engines_folder, find_plan
 from serving.runtimes.cuda_device import CudaDevice, CudaError, DeviceArray, Handle, Pool
 from serving.runtimes.runtime import Array, Graph, Value
 
@@ -47,7 +47,7 @@ class TensorRTRuntime:
             raise ValueError(f"{device!r} is no device for TensorRT: choose cuda or cuda:N")
         self.tensorrt = import_tensorrt()
         self.device = CudaDevice(int(device.partition(":")[2] or 0))
-        self.machine = Machine(
+        self.machine = TensorRTMachine(
             tensorrt=self.tensorrt.__version__,
             gpu=self.device.name,
             compute_capability=self.device.compute_capability,
@@ -101,7 +101,7 @@ class TensorRTRuntime:
             if engine is None:
                 raise BundleError(
                     f"{self.description} cannot load the plan of {onnx}{self.messages.reason()}: build it again with"
-                    f" {build_command(onnx.parent)}"
+                    f" {build_command(onnx.parent, self.machine)}"
                 )
             return TensorRTGraph(self, engine, onnx.name)
         except CudaError as error:

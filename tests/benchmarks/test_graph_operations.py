@@ -98,6 +98,6 @@ def test_graphs_have_as_many_operations_as_torch_counts_in_their_networks(config
     assert sum(giga_operations(key_graph(segmenter, *SIZE)).values()) == pytest.approx(counted(key, frame))
     with torch.no_grad():
         state = key(frame)
-    model, expected = step_graph(segmenter, *SIZE), counted(StepGraph(segmenter), frame, frame, state)
+    model, expected = step_graph(segmenter, *SIZE), counted(StepGraph(segmenter), frame, frame, *state)
     assert giga_operations(model) == {"fp32": pytest.approx(expected)}
     assert giga_operations(with_fast_tail(model)) == {"fp32": pytest.approx(expected)}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks import latency
-from benchmarks.arithmetic_floor import SIDE, MatrixProduct, matrix_products, torch_threads
+from benchmarks.arithmetic_floor import SIDE, MatrixProduct, gpu_products, matrix_products, torch_threads
 from benchmarks.latency_measurement import fastest
 from benchmarks.latency_report import goals
 from serving.bundle import read_bundle, write_manifest
@@ -131,6 +131,24 @@ def test_each_runtime_has_an_opponent_of_its_own_and_all_are_compared_with_onnx_
     assert [description.split()[0] for description in report["runtimes"]] == ["ONNX", "OpenVINO"]
 
 
+def test_torch_is_measured_on_programs_that_are_made_for_it_once(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = f"{SMALL} --runtime onnxruntime,torch --size 64x64 --seconds 0.01 --rounds 2"
+    made = []
+    for _ in range(2):
+        run_command(monkeypatch, arguments, finished / "cache", tmp_path)
+        programs = (tmp_path / "cache" / "flowseg" / "engines").glob("*.pt2")
+        made.append({path: path.stat().st_mtime_ns for path in programs})
+    assert len(made[0]) == 3
+    assert made[1] == made[0]
+    report = json.loads((tmp_path / "latency.json").read_text(encoding="utf-8"))
+    rows = {(row["network"], row["runtime"]): row for row in report["sizes"][0]["networks"]}
+    assert set(rows) == {(network, runtime) for network in NETWORKS for runtime in ("onnxruntime", "torch")}
+    assert report["runtimes"][1] == f"torch {torch.__version__} on cpu"
+
+
 def test_a_network_that_was_exported_is_not_exported_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +187,7 @@ def test_goals_are_judged_by_what_was_measured() -> None:
 
 
 def test_matrix_products_give_matrices_and_the_fastest_of_a_precision_sets_the_floor() -> None:
-    products = matrix_products(threads=1)
+    products = matrix_products("cpu", threads=1)
     results = {product.name: np.asarray(product.run()).reshape(SIDE, SIDE) for product in products}
     assert {product.precision for product in products} == {"fp32", "int8"}
     np.testing.assert_allclose(results["PyTorch mm"], results["ONNX Runtime MatMul"], rtol=0, atol=1e-2)
@@ -178,6 +196,18 @@ def test_matrix_products_give_matrices_and_the_fastest_of_a_precision_sets_the_f
     slow, fast = np.array([1.0, 5.0, 1.0]), np.array([2.0, 2.0, 2.0])
     assert fastest(known, {"a": slow, "b": fast})["fp32"] is fast
     assert fastest(known, {"a": fast, "b": slow})["fp32"] is fast
+
+
+def test_products_for_a_gpu_are_of_its_two_floating_point_types() -> None:
+    products = gpu_products(torch.device("cpu"), side=4)
+    assert [(product.precision, product.giga_operations()) for product in products] == [
+        ("fp32", 128e-9),
+        ("fp16", 128e-9),
+    ]
+    for product, dtype in zip(products, (torch.float32, torch.float16), strict=True):
+        result = product.run()
+        assert isinstance(result, torch.Tensor)
+        assert (tuple(result.shape), result.dtype) == ((4, 4), dtype)
 
 
 def test_the_number_of_threads_is_put_back() -> None:
@@ -204,7 +234,9 @@ def test_the_number_of_threads_is_put_back() -> None:
         ("NET --intervals often", "--intervals 'often' does not read as numbers of frames"),
         ("NET --precision fp16", "fp16 graphs are for GPUs and this measures the CPU: choose fp32 or int8"),
         ("NET --precision fp8", "there is no precision 'fp8'"),
-        ("NET --runtime tensorrt", "there is no runtime 'tensorrt' to measure on the CPU: choose"),
+        ("NET --runtime tensorrt", "'cpu' is no device for TensorRT: choose cuda or cuda:N"),
+        ("NET --runtime onnx", "there is no runtime 'onnx': choose onnxruntime, openvino, tensorrt or torch"),
+        ("NET --runtime torch --precision int8", "torch runs no int8 graphs: choose another --precision or --runtime"),
         ("NET --size 100x64", "size 100x64 is no multiple of 8: use --size 96x64"),
         ("BUNDLE --precision fp32", "has these graphs for onnxruntime-cpu: int8 64x64; 'fp32 64x64' picks 0 of them"),
     ],

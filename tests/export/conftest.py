@@ -139,3 +139,23 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         main()
     assert sorted(path.name for path in folder.iterdir()) == ["bundle", "run"]
     return Exported(run, read_bundle(folder / "bundle"))
+
+
+def call(main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """Runs a command."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    main()
+
+
+def sentence_of(
+    main: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: object,
+) -> str:
+    """The one with which a command refuses what a user got wrong."""
+    with pytest.raises(SystemExit) as stopped:
+        call(main, monkeypatch, *arguments)
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line.removeprefix("error: ")

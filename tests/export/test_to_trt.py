@@ -11,14 +11,17 @@ import numpy as np
 import onnx
 import pytest
 
-from export.tensorrt_engines import BuildOptions, Engine, EngineError, build_engines, compare
+from export.plan_building import Engine
+from export.plan_comparison import EngineError, compare
+from export.tensorrt_engines import BuildOptions, build_engines
 from export.to_trt import main, parse_batches, parse_memory
 from serving.bundle import Bundle, BundleError, Variant, file_sha256, read_bundle, write_manifest
 from serving.engine import Engine as StreamEngine
 from serving.engine import open_engine
-from serving.plans import Sidecar
+from serving.plans import Sidecar, TensorRTKey
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.runtimes.tensorrt_runtime import TensorRTRuntime
+from tests.export.conftest import call, sentence_of
 from tests.fake_gpu import install
 from tests.fake_tensorrt import Arrays, Behaviour
 from training.data.world.render import render_clip
@@ -74,22 +77,13 @@ def files(folder: Path) -> set[str]:
     return {path.suffix for path in folder.iterdir()} if folder.exists() else set()
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["to_trt.py", *map(str, arguments)])
-    main()
-
-
 def refusal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], engines: Path, *arguments: object
 ) -> str:
     """The sentence with which the command stops; no engine is there then, nor a part of one."""
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, *arguments, "--engines", engines)
-    assert stopped.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
+    sentence = sentence_of(main, monkeypatch, capsys, *arguments, "--engines", engines)
     assert not files(engines) - {".cache"}
-    return lines[0].removeprefix("error: ")
+    return sentence
 
 
 # From bundle to stream
@@ -132,6 +126,7 @@ def test_the_sidecar_tells_what_an_engine_is(bundle: Bundle, runtime: TensorRTRu
     step = first_variant(bundle).step
     assert (sidecar.graph, sidecar.key.onnx_sha256) == (step.file, step.sha256)
     assert sidecar.plan_sha256 == file_sha256(path)
+    assert isinstance(sidecar.key, TensorRTKey)
     assert (sidecar.key.batches, sidecar.key.workspace_bytes) == ((1, 2), 1 << 30)
     assert sidecar.key.machine == runtime.machine
     assert sidecar.build_seconds > 0
@@ -408,7 +403,7 @@ def test_a_precision_that_the_bundle_lacks_is_refused_with_how_to_export_it(
 def test_a_folder_that_others_can_write_to_is_refused(bundle: Bundle, runtime: TensorRTRuntime, engines: Path) -> None:
     engines.mkdir()
     engines.chmod(0o777)
-    with pytest.raises(BundleError, match="other users can put TensorRT plans into"):
+    with pytest.raises(BundleError, match="other users can put plans into"):
         build_engines(bundle, "fp32", OPTIONS, runtime, engines)
 
 
@@ -424,13 +419,13 @@ def test_the_command_tells_what_it_built(
 ) -> None:
     arguments = (bundle.folder, "--batch", "2,1", "--workspace", "512MiB", "--engines", engines)
     for is_cached in (False, True):
-        call(monkeypatch, *arguments, "--json")
+        call(main, monkeypatch, *arguments, "--json")
         (told,) = json.loads(capsys.readouterr().out)
         assert told["cached"] is is_cached
         assert (told["graph"], told["precision"], told["batches"]) == ("step.fp32.gpu.64x64.onnx", "fp32", [1, 2])
         assert Path(told["plan"]).is_file()
         assert told["comparison"]["label_agreement"] > 0.9999
-    call(monkeypatch, *arguments)
+    call(main, monkeypatch, *arguments)
     assert capsys.readouterr().out.startswith(f"step.fp32.gpu.64x64.onnx: {told['plan']} {{")
 
 

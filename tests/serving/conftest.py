@@ -38,8 +38,8 @@ from serving.bundle import (
     Bundle,
     ClassInfo,
     GraphFile,
+    GraphRuntime,
     Manifest,
-    RuntimeName,
     StateTensor,
     Variant,
     file_sha256,
@@ -144,7 +144,7 @@ def write_toy_bundle(
     *,
     name: str = "toy",
     version: str = "1",
-    runtimes: tuple[RuntimeName, ...] = ("onnxruntime-cpu", "onnxruntime-cuda"),
+    runtimes: tuple[GraphRuntime, ...] = ("onnxruntime-cpu", "onnxruntime-cuda"),
 ) -> Path:
     """Writes the toy into a new folder."""
     folder.mkdir()

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
 
-from serving.bundle import Bundle, Precision, RuntimeName
+from serving.bundle import Bundle, BundleError, Precision, RuntimeName
+from serving.graphs import pick_variant
 from serving.runtimes.choice import RuntimeChoice, open_runtime
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.runtimes.tensorrt_runtime import TensorRTRuntime
+from serving.runtimes.torch_runtime import TorchRuntime
 from tests.fake_tensorrt import Behaviour
 from tests.serving.runtimes.test_tensorrt_runtime import keep
+from tests.serving.runtimes.test_torch_runtime import keep as keep_program
 
 ALL: tuple[RuntimeName, ...] = ("onnxruntime-cpu", "openvino", "onnxruntime-cuda", "tensorrt")
 
@@ -111,6 +115,58 @@ def test_where_tensorrt_is_missing_the_log_says_so(
     assert "on cuda:1: TensorRT is not installed (" in line
 
 
+@pytest.fixture
+def with_torch_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as finding a program goes."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+
+
+@pytest.mark.usefixtures("with_cuda", "with_torch_on_cuda")
+def test_on_a_gpu_without_tensorrt_torch_comes_next_once_its_programs_are_there(
+    toy_bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    bundle = for_runtimes(toy_bundle, *ALL)
+    name, line = chosen(bundle, caplog, "cuda:1")
+    assert name == "onnxruntime-cuda"
+    assert "on cuda:1: TensorRT is not installed (" in line
+    assert f"; there is no torch program of {bundle.folder}/key.onnx in {tmp_path}" in line
+    runtime = TorchRuntime("cuda:1")
+    for graph in ("key.onnx", "step.onnx"):
+        assert open_runtime("auto", "cuda:1", 1, bundle).name == "onnxruntime-cuda"
+        keep_program(tmp_path / "flowseg" / "engines", bundle.folder / graph, runtime, b"never loaded here")
+    caplog.clear()
+    name, line = chosen(bundle, caplog, "cuda:1")
+    assert name == "torch"
+    assert line.startswith(f"toy@1 runs by torch {torch.__version__} on cuda:1: TensorRT is not installed (")
+
+
+def test_on_a_cpu_torch_is_not_chosen_unasked(
+    toy_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for graph in ("key.onnx", "step.onnx"):
+        engines = tmp_path / "flowseg" / "engines"
+        keep_program(engines, toy_bundle.folder / graph, TorchRuntime("cpu"), b"never loaded here")
+    assert open_runtime("auto", "cpu", 1, toy_bundle).name == "onnxruntime-cpu"
+    assert open_runtime("torch", "cpu", 1, toy_bundle).name == "torch"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_torch_runs_graphs_of_any_bundle_that_onnx_runtime_does_on_a_gpu(
+    toy_bundle: Bundle, precision: Precision
+) -> None:
+    on_gpu = for_runtimes(toy_bundle, "onnxruntime-cuda", "tensorrt", precision=precision)
+    assert pick_variant(on_gpu, "torch", "auto", None) == on_gpu.manifest.variants[0]
+    others: tuple[tuple[RuntimeName, ...], ...] = (("onnxruntime-cpu", "openvino"), ("tensorrt",))
+    for runtimes in others:  # with the fast tail; in 8-bit integers
+        with pytest.raises(BundleError, match="has these graphs for torch: none"):
+            pick_variant(for_runtimes(toy_bundle, *runtimes, precision=precision), "torch", "auto", None)
+
+
 @pytest.mark.usefixtures("with_openvino", "with_cuda")
 @pytest.mark.parametrize(
     ("choice", "device", "name"),
@@ -119,6 +175,7 @@ def test_where_tensorrt_is_missing_the_log_says_so(
         ("onnxruntime", "cuda", "onnxruntime-cuda"),
         ("openvino", "cpu", "openvino"),
         ("tensorrt", "cuda", "tensorrt"),
+        ("torch", "cpu", "torch"),
     ],
 )
 def test_what_is_asked_for_is_what_one_gets(
@@ -142,6 +199,7 @@ def test_what_is_asked_for_is_what_one_gets(
             "cuda",
             r"^TensorRT is not installed \(.*\): run \"pip install -e '\.\[tensorrt\]'\", or",
         ),
+        ("torch", "torch", "cpu", r"^torch is not installed \(.*\): run \"pip install -e '\.\[training\]'\", or"),
         ("openvino", None, "cuda", "^'cuda' is no device for OpenVINO"),
         ("tensorrt", None, "cpu", "^'cpu' is no device for TensorRT"),
         ("auto", None, "abacus", "^'abacus' is no device: choose cpu, cuda or cuda:N$"),
@@ -157,5 +215,6 @@ def test_what_cannot_be_had_is_refused(
 ) -> None:
     if missing is not None:
         monkeypatch.setitem(sys.modules, missing, None)
+        monkeypatch.delitem(sys.modules, "serving.runtimes.torch_runtime")  # imported when it is chosen
     with pytest.raises(ValueError, match=sentence):
         open_runtime(choice, device, 1, for_runtimes(toy_bundle, *ALL))

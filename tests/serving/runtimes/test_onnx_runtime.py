@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from serving.bundle import BundleError
+from serving.options import READY_BUNDLE
 from serving.runtimes.onnx_runtime import DeviceGraph, OnnxRuntime
 
 
@@ -61,3 +63,31 @@ def test_values_on_a_device_go_from_run_to_run_and_never_share_memory(copies_pat
         values += [outputs["copy"], outputs["copy_of_copy"], outputs["next_state"]]
     assert [value.numpy()[0, 0] for value in values[1:]] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert len({value.data_ptr() for value in values}) == len(values)
+
+
+def optimized(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """What ONNX Runtime makes of a graph when our runtime loads it."""
+    made = onnxruntime.SessionOptions
+
+    def that_writes() -> onnxruntime.SessionOptions:
+        options = made()
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
+        return options
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", that_writes)
+    OnnxRuntime("cpu", threads=1).load(path)
+    return onnx.load(folder / "optimized.onnx")
+
+
+@pytest.mark.parametrize("graph", ["key", "step"])
+def test_max_pooling_of_a_quantised_graph_is_of_floats(
+    graph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bytes it takes six times as long."""
+    model = optimized(READY_BUNDLE / f"{graph}.int8.unsigned.96x192.onnx", tmp_path, monkeypatch)
+    nodes = list(model.graph.node)
+    (pooling,) = (index for index, node in enumerate(nodes) if node.op_type == "MaxPool")
+    (before,) = (node for node in nodes[:pooling] if nodes[pooling].input[0] in node.output)
+    after = {node.op_type for node in nodes[pooling + 1 :] if set(nodes[pooling].output) & set(node.input)}
+    assert before.op_type not in ("QuantizeLinear", "DequantizeLinear")
+    assert "QuantizeLinear" in after

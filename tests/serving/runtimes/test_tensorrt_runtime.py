@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from serving.bundle import Bundle, BundleError, file_sha256
 from serving.engine import Engine, open_engine
-from serving.plans import Comparison, PlanKey, Sidecar, default_engines_folder, write_plan
+from serving.plans import Comparison, Sidecar, TensorRTKey, default_engines_folder, write_plan
 from serving.runtimes.cuda_device import CudaDevice, CudaError, DeviceArray
 from serving.runtimes.runtime import Array, Value
 from serving.runtimes.tensorrt_runtime import TensorRTGraph, TensorRTRuntime
@@ -48,7 +48,7 @@ def keep(folder: Path, onnx_path: Path, runtime: TensorRTRuntime, batches: tuple
     plan = build(onnx_path, batches)
     sidecar = Sidecar(
         graph=onnx_path.name,
-        key=PlanKey(
+        key=TensorRTKey(
             onnx_sha256=file_sha256(onnx_path),
             machine=runtime.machine,
             precision="fp32",
@@ -317,7 +317,7 @@ def test_plans_that_others_may_have_put_there_are_not_loaded(
     keep(engines, toy_folder / "key.onnx", runtime)
     assert engines.stat().st_mode & 0o777 == 0o700
     engines.chmod(0o777)
-    with pytest.raises(BundleError, match=r"^other users can put TensorRT plans into .*, and loading a plan runs its"):
+    with pytest.raises(BundleError, match=r"^other users can put plans into .*, and loading a plan runs its"):
         runtime.load(toy_folder / "key.onnx")
 
 
