@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from serving.bundle import read_bundle
-from serving.client import ClientOptions, Summary, run
+from serving.client.command import ClientOptions, Summary, run
 from serving.frames import Size, fit
 from serving.label_maps import decode_png, scale_labels
 from serving.videos import VideoFile, open_video

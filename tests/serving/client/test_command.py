@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.client import ClientOptions, main, run, summarize
+from serving.client.command import ClientOptions, main, run, summarize
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import decode_png
 from serving.video_stream import StreamOptions
@@ -241,7 +241,7 @@ def test_a_server_that_is_not_there_is_missed(
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     impatient = functools.partial(StreamOptions, connect_timeout_s=0.1)
-    monkeypatch.setattr("serving.client.StreamOptions", impatient)
+    monkeypatch.setattr("serving.client.command.StreamOptions", impatient)
     arguments = [str(video), "--server", address, "--labels", str(tmp_path / "labels")]
     monkeypatch.setattr("sys.argv", ["serving.client", *arguments, "--overlay", str(tmp_path / "overlay.mp4")])
     for name in ("OPENCV_LOG_LEVEL", "OPENCV_FFMPEG_LOGLEVEL"):
