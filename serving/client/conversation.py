@@ -52,6 +52,7 @@ class _Given:
     data: bytes  # empty once it is answered
     given_at: float  # seconds, of time.perf_counter
     is_sent: bool = False  # in this call
+    was_sent: bool = False  # in an earlier one
     answer: FrameAnswer | None = None
 
 
@@ -149,6 +150,7 @@ class Conversation:
         """The first message of a new call."""
         self._call = _Call()
         for given in self._given:
+            given.was_sent |= given.is_sent
             given.is_sent = False
         return pb.SegmentStreamRequest(config=self._config)
 
@@ -229,7 +231,7 @@ class Conversation:
         if self._num_accepted > 1:
             self._call.forces_next = not started.resumed
             self.totals.reconnects += 1
-            num_resent = sum(given.answer is None for given in self._given)
+            num_resent = sum(given.was_sent and given.answer is None for given in self._given)
             self._tell(Reconnected(has_state=started.resumed, num_resent=num_resent))
 
     def _settle_result(self, result: pb.FrameResult) -> None:

@@ -22,7 +22,7 @@ class Reconnected:
     """The stream goes on in another call."""
 
     has_state: bool  # False: its first frame is a forced key frame
-    num_resent: int  # frames that are sent again, since their answers were lost
+    num_resent: int  # frames that are sent again: they, or their answers, were lost
 
     def __str__(self) -> str:
         """One sentence."""
