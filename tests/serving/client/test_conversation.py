@@ -1,4 +1,4 @@
-"""What a client sends and makes of answers, against a server that is played by hand: any schedule of calls that break."""
+"""What a client sends and makes of answers, against a server that is played by hand: calls break on any schedule."""
 
 from collections import deque
 from collections.abc import Callable
@@ -218,8 +218,10 @@ def test_another_key_frame_policy_is_told_between_frames_and_in_later_calls() ->
     conversation.follow(AdaptiveKeyFrames(max_interval=9))
     give(conversation, 1)
     control, frame = conversation.next_request(), conversation.next_request()
-    assert control is not None and control.control.key_frames.adaptive.max_interval == 9
-    assert frame is not None and frame.frame.sequence == 1
+    assert control is not None
+    assert control.control.key_frames.adaptive.max_interval == 9
+    assert frame is not None
+    assert frame.frame.sequence == 1
     conversation.follow(ManualKeyFrames())
     conversation.end_call(LOST)
     assert start(conversation).key_frames.HasField("manual")
@@ -248,11 +250,11 @@ def test_answers_to_frames_that_wait_for_none_are_a_fault() -> None:
     conversation = converse()
     give(conversation, 0)
     start(conversation)
-    with pytest.raises(CallError, match="^the server answered frame 0, which waits for no answer$"):
+    with pytest.raises(CallError, match=r"^the server answered frame 0, which waits for no answer$"):
         conversation.receive(result(0))  # not yet sent
     sent(conversation)
     conversation.receive(result(0))
-    with pytest.raises(CallError, match="^the server answered frame 0, which waits for no answer$"):
+    with pytest.raises(CallError, match=r"^the server answered frame 0, which waits for no answer$"):
         conversation.receive(dropped(0, 3))
 
 
@@ -296,5 +298,5 @@ def test_what_is_lost_after_the_last_answer_is_not_missed() -> None:
     conversation.end_call(LOST)
     assert conversation.is_through
     refused = Failure(code=grpc.StatusCode.INTERNAL, message="1 frames had no result", reason="FRAME_FAILED")
-    with pytest.raises(CallError, match="^the server ended the call with INTERNAL: 1 frames had no result$"):
+    with pytest.raises(CallError, match=r"^the server ended the call with INTERNAL: 1 frames had no result$"):
         conversation.end_call(refused)

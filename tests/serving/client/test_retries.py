@@ -1,5 +1,6 @@
 """When a call is made again, by a clock that the tests hold."""
 
+
 import grpc
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_server_that_was_never_heard_of_is_waited_for_less_than_one_that_was()
     unknown.fail(GONE, was_accepted=False)
     known.fail(STARTING, was_accepted=False)
     clock.now += 2
-    with pytest.raises(CallError, match="^no server answers at here:1: "):
+    with pytest.raises(CallError, match=r"^no server answers at here:1: "):
         unknown.fail(GONE, was_accepted=False)
     known.fail(GONE, was_accepted=False)
 
@@ -109,7 +110,9 @@ def test_a_place_is_waited_for_only_by_those_who_are_patient_and_never_in_the_mi
         attempts(Clock(), patience_s=5.0).fail(too_large, was_accepted=False)
 
 
-@pytest.mark.parametrize("field", ["connect_s", "outage_s", "max_attempts", "first_delay_s", "max_delay_s", "patience_s"])
+@pytest.mark.parametrize(
+    "field", ["connect_s", "outage_s", "max_attempts", "first_delay_s", "max_delay_s", "patience_s"]
+)
 def test_bounds_that_are_none_are_refused(field: str) -> None:
     for value in (-1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"^{field} must be 0 or more and finite, it is "):
