@@ -1,6 +1,5 @@
 """When a call is made again, by a clock that the tests hold."""
 
-
 import grpc
 import pytest
 
