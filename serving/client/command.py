@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
+import cv2
 import tyro
 from rich.console import Console
 
@@ -139,8 +140,7 @@ def stream_video(
 def main() -> int:
     """Runs the command."""
     options = tyro.cli(ClientOptions, prog="python -m serving.client", description=__doc__)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its complaints come as our sentences
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    _silence_opencv()
     console, interruption = Console(stderr=True), Interruption()
 
     def say(sentence: object) -> None:
@@ -166,3 +166,10 @@ def main() -> int:
         return 0
     say(f"interrupted: {' and '.join(outcome.parts) + ' hold' if outcome.parts else 'nothing holds'} what was done")
     return INTERRUPTED
+
+
+def _silence_opencv() -> None:
+    """Its complaints come as our sentences, unless the user wants to see them."""
+    if "OPENCV_LOG_LEVEL" not in os.environ:  # which OpenCV has read by now
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

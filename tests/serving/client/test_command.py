@@ -201,7 +201,12 @@ def test_a_video_that_is_not_there_or_none_is_refused(toy_server: ServerProcess,
     text.write_text("no video at all")
     assert refusal(missing, "--server", toy_server.address, *outputs) == f"there is no video at {missing}"
     assert refusal(text, "--server", toy_server.address, *outputs) == f"{text} cannot be opened as a video"
-    assert names(tmp_path) == {"text.mp4"}
+    for absent in ("99", "rtsp://127.0.0.1:1/absent"):
+        assert refusal(absent, "--server", toy_server.address, *outputs) == f"{absent} cannot be opened as a video"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert refusal(empty, "--server", toy_server.address, *outputs).startswith(f"{empty} has no images (.bmp, ")
+    assert names(tmp_path) == {"text.mp4", "empty"}
 
 
 def test_existing_outputs_are_refused_and_left_alone(toy_server: ServerProcess, video: Path, tmp_path: Path) -> None:
