@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.frames import Size
+from serving.frames import Size, fit
 from serving.videos import VideoError
 
 
@@ -84,6 +84,7 @@ class VideoFile:
             )
         check_output(path)
         self._path = path
+        self._size = size
         self._num_frames = 0  # written
         self._unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
         self._writer = cv2.VideoWriter(str(self._unfinished), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
@@ -91,8 +92,8 @@ class VideoFile:
             raise VideoError(f"{path} cannot be written: OpenCV has no MP4 encoder for {size} at {fps:g} frames/s")
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Adds a frame (H, W, 3) RGB of the file's size."""
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        """Adds a frame (H, W, 3) RGB. One of another size is scaled: OpenCV would skip it."""
+        self._writer.write(cv2.cvtColor(fit(frame, self._size), cv2.COLOR_RGB2BGR))
         self._num_frames += 1
 
     def finish(self) -> None:

@@ -38,12 +38,7 @@ class AsyncSegmentationClient:
     """
 
     def __init__(self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY) -> None:
-        """Connects when the first call is made. To be made in the event loop.
-
-        Args:
-            server: HOST:PORT.
-            retry: for how long calls are tried again.
-        """
+        """As `SegmentationClient`; to be made in the event loop."""
         retry.check()
         self.server = server
         self._retry = retry
@@ -54,15 +49,7 @@ class AsyncSegmentationClient:
     def stream(
         self, options: StreamOptions = DEFAULT_OPTIONS, on_event: Callable[[StreamEvent], None] = ignore_event
     ) -> "AsyncVideoStream":
-        """A stream, which is opened by `async with`.
-
-        Args:
-            options: what to ask for.
-            on_event: is told of what happens beside answers; must not block.
-
-        Raises:
-            ValueError: if the options cannot work.
-        """
+        """As `SegmentationClient.stream`, but the stream is opened by `async with`."""
         attempts = Attempts(self._retry, self.server)
         return AsyncVideoStream(self._stub, Conversation(options, attempts, on_event), options.encoding)
 
@@ -74,29 +61,16 @@ class AsyncSegmentationClient:
         encoding: EncodingName = "png",
         outputs: Outputs = DEFAULT_OUTPUTS,
     ) -> ImageAnswer:
-        """Segments one image (H, W, 3) RGB on its own.
-
-        Raises:
-            CallError: if the server is not there or refuses.
-            ValueError: if it is no image, or cannot be encoded so.
-        """
+        """As `SegmentationClient.segment_image`."""
         request = await asyncio.to_thread(image_request, image, model=model, encoding=encoding, outputs=outputs)
         return image_answer(await self._ask(self._stub.SegmentImage, request))
 
     async def models(self) -> list[pb.Model]:
-        """The models of the server, ready or not.
-
-        Raises:
-            CallError: if the server is not there.
-        """
+        """As `SegmentationClient.models`."""
         return list((await self._ask(self._stub.ListModels, pb.ListModelsRequest())).models)
 
     async def server_info(self) -> pb.GetServerInfoResponse:
-        """Version, load and limits of the server.
-
-        Raises:
-            CallError: if the server is not there.
-        """
+        """As `SegmentationClient.server_info`."""
         response: pb.GetServerInfoResponse = await self._ask(self._stub.GetServerInfo, pb.GetServerInfoRequest())
         return response
 
@@ -137,17 +111,7 @@ class AsyncVideoStream(StreamView):
         self._sender: asyncio.Task[None] | None = None
 
     async def segment(self, frames: AsyncIterable[FrameLike] | Iterable[FrameLike]) -> AsyncIterator[FrameAnswer]:
-        """Exactly one answer for each frame, in their order; to be called once.
-
-        If the call breaks, the stream goes on in another one, as `Retry` says, and frames without an answer are sent
-        again. What `frames` raises is raised here, once the frames before it are answered.
-
-        Args:
-            frames: of which an iterable that is not asynchronous is read on a thread.
-
-        Raises:
-            CallError: if the server ends the stream, or is lost for too long.
-        """
+        """As `VideoStream.segment`. An iterable of frames that is not asynchronous is read on a thread."""
         source = frames if isinstance(frames, AsyncIterable) else _read_on_thread(frames)
         feeder = asyncio.create_task(self._feed(source))
         try:

@@ -28,7 +28,25 @@ from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 
 
-class SegmentationClient:
+class Closable:
+    """Something that a `with` statement closes."""
+
+    def close(self) -> None:
+        """Ends what is open."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+
+class SegmentationClient(Closable):
     """A connection to a server, for any number of streams. Use it in a `with` statement.
 
     with SegmentationClient("127.0.0.1:50051") as client, client.stream() as stream:
@@ -111,18 +129,8 @@ class SegmentationClient:
         except grpc.RpcError as error:
             raise call_error(error, self.server) from error
 
-    def __enter__(self) -> Self:
-        """The client."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Ends all calls."""
-        self.close()
-
-
-class VideoStream(StreamView):
+class VideoStream(StreamView, Closable):
     """An open stream, made by `SegmentationClient.stream`. Use it in a `with` statement.
 
     Frames are taken from their source and encoded on a thread of its own, sent on one of gRPC's, and answers arrive on
@@ -252,13 +260,3 @@ class VideoStream(StreamView):
             finally:
                 self._changed.notify_all()
         return response is not None
-
-    def __enter__(self) -> Self:
-        """The stream."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Ends the stream."""
-        self.close()

@@ -7,6 +7,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 DOMAIN = "flowseg"  # of the reasons that the server itself gives
 DETAILS = "grpc-status-details-bin"
+UNREACHABLE = "failed to connect to all addresses"  # begins gRPC's message
 
 
 class CallError(Exception):
@@ -38,6 +39,8 @@ def failure_of(error: grpc.RpcError) -> Failure:
     # AioRpcError has the same methods as grpc.Call without being one
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     message = " ".join((error.details() or "no reason given").split())
+    if message.startswith(UNREACHABLE):  # with all that gRPC tried on the way
+        message = f"it cannot be reached ({message.rpartition(': ')[2]})"
     reason, retry_after_s, asks_to_retry = "", 0.0, False
     for name, value in error.trailing_metadata() or ():
         if name == DETAILS and isinstance(value, bytes):

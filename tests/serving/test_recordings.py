@@ -77,6 +77,15 @@ def test_a_video_file_keeps_a_frame_rate_that_is_no_whole_number(tmp_path: Path)
     assert open_video(str(tmp_path / "overlay.mp4")).fps == pytest.approx(30000 / 1001, rel=1e-4)
 
 
+def test_a_frame_of_another_size_is_scaled(tmp_path: Path) -> None:
+    with VideoFile(tmp_path / "overlay.mp4", SIZE, 10.0) as file:
+        file.write(still(COLOURS[0]))
+        file.write(still(COLOURS[1])[:20, :30])
+        file.write(still(COLOURS[2]))
+        file.finish()
+    assert_shows(list(open_video(str(tmp_path / "overlay.mp4")).frames()))
+
+
 def test_a_part_is_kept_under_a_name_that_says_so(tmp_path: Path) -> None:
     with LabelFolder(tmp_path / "labels") as labels, VideoFile(tmp_path / "overlay.mp4", SIZE, 10.0) as overlay:
         labels.write(0, b"first")

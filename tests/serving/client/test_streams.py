@@ -19,6 +19,7 @@ from serving.client import (
     AsyncSegmentationClient,
     AsyncVideoStream,
     CallError,
+    Degraded,
     Frame,
     FrameLike,
     Latency,
@@ -56,6 +57,7 @@ from tests.serving.conftest import (
     toy_frame,
     wait_until,
 )
+from tests.serving.test_service_elastic import SlowRuntime
 
 
 def open_streams(server: ServerProcess) -> int:
@@ -344,6 +346,34 @@ def test_what_was_answered_before_the_server_ended_the_stream_is_kept(toy_bundle
     assert streamed.error.code == grpc.StatusCode.INTERNAL
     assert streamed.labels == [20, None, None]
     assert (streamed.totals.frames, streamed.totals.results, streamed.totals.errors) == (3, 1, 2)
+
+
+@EITHER
+def test_a_frame_too_large_ends_the_stream_and_is_not_tried_again(toy_bundle: Bundle, stream: Streamer) -> None:
+    large = np.zeros((700, 700, 3), np.uint8)
+    with serve_beside(served_model(toy_bundle)) as server:
+        streamed = stream(server.address, [large] * 3, options(encoding="rgb", size=Size(700, 700)))
+    assert isinstance(streamed.error, CallError)
+    assert streamed.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "frame has 1470000 bytes, at most 1000000 are taken: send it smaller" in str(streamed.error)
+    assert streamed.events == []
+
+
+# --- what the server tells beside answers ---------------------------------------------------------------------------
+
+
+@EITHER
+def test_a_server_that_cannot_hold_an_objective_tells_what_it_gives_up(toy_bundle: Bundle, stream: Streamer) -> None:
+    runtime = SlowRuntime()
+    with serve_beside(served_model(toy_bundle, runtime)) as server:
+        runtime.seconds = 0.02
+        streamed = stream(
+            server.address, frames_of(*[1] * 60), options(latency=Latency(target_ms=5, may_skip_steps=True))
+        )
+    assert streamed.error is None
+    levels = [event.level for event in streamed.events if isinstance(event, Degraded)]
+    assert levels[:4] == [1, 2, 3, 4]
+    assert 0 < streamed.totals.held < streamed.totals.results == 60
 
 
 # --- calls of one message -------------------------------------------------------------------------------------------
