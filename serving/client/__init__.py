@@ -14,10 +14,10 @@ answer, in order, also across reconnections; `stream.events` and `on_event` tell
 from serving.client.answers import FrameAnswer, ImageAnswer
 from serving.client.asynchronous import AsyncSegmentationClient, AsyncVideoStream
 from serving.client.blocking import SegmentationClient, VideoStream
-from serving.client.conversation import Totals
 from serving.client.events import ConnectionLost, Degraded, Draining, ModelReloaded, Reconnected, StreamEvent
 from serving.client.failures import CallError
 from serving.client.frames import Frame, FrameLike
+from serving.client.ledger import Totals
 from serving.client.options import (
     AdaptiveKeyFrames,
     FixedKeyFrames,

@@ -1,4 +1,4 @@
-"""Streams a video through a server: `python -m serving.client VIDEO --overlay out.mp4 --labels DIR`.
+"""Streams a video through a server: `python -m serving.client SOURCE --overlay out.mp4 --labels DIR`.
 
 Ctrl-C ends the video: answers under way are waited for. What was written of a camera or a network stream is then
 complete and has its name; of a file it is kept as labels.partial and out.partial.mp4. A second Ctrl-C keeps nothing.
@@ -147,7 +147,9 @@ def main() -> int:
         console.print(str(sentence), markup=False, highlight=False, soft_wrap=True)
 
     def say_stopping() -> None:
-        say("stopping once the frames under way are answered; Ctrl-C again keeps nothing")
+        sentence = "stopping once the frames under way are answered; Ctrl-C again keeps nothing\n"
+        # from a signal handler, so without buffers that another signal could leave half written
+        os.write(sys.stderr.fileno(), f"{chr(10) * console.is_terminal}{sentence}".encode())
 
     try:
         with on_interrupt(interruption, say_stopping):

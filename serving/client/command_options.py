@@ -19,7 +19,7 @@ class ClientOptions:
     """Streams a video through a server."""
 
     # a file, a folder of images, a camera's number, or an RTSP or HTTP address
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     server: str = "127.0.0.1:50051"  # HOST:PORT
     model: str = ""  # NAME or NAME@VERSION; empty is the server's only one
     labels: Path | None = None  # new folder for the label maps, one PNG per frame

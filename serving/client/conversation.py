@@ -8,7 +8,6 @@ A frame that the server had segmented when its answer was lost is segmented agai
 follows itself. The protocol does not tell.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,39 +20,13 @@ from serving.client.answers import FrameAnswer, LabelDecoder
 from serving.client.events import ConnectionLost, Degraded, Draining, ModelReloaded, Reconnected, StreamEvent
 from serving.client.failures import CallError, Failure
 from serving.client.frames import Frame
+from serving.client.ledger import Ledger, Totals
 from serving.client.options import KeyFrames, StreamOptions
 from serving.client.retries import Attempts
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 
 MARGIN = 16  # frames on their way: without them a bound here would keep the server from ever dropping
-MAX_BEHIND = 64  # frames that have an answer and wait for that of an older one
 MAX_EVENTS = 1000  # that are kept
-
-
-@dataclass
-class Totals:
-    """What became of the frames, over all calls. frames = results + errors + dropped, once the stream is through."""
-
-    frames: int = 0  # that were answered
-    results: int = 0
-    errors: int = 0
-    dropped: int = 0
-    key_frames: int = 0  # results whose frame left a key state
-    held: int = 0  # results with the labels of an earlier frame
-    reconnects: int = 0
-
-
-@dataclass(eq=False)
-class _Given:
-    """A frame that was given and whose answer was not taken."""
-
-    sequence: int
-    frame: Frame
-    data: bytes  # empty once it is answered
-    given_at: float  # seconds, of time.perf_counter
-    is_sent: bool = False  # in this call
-    was_sent: bool = False  # in an earlier one
-    answer: FrameAnswer | None = None
 
 
 @dataclass
@@ -83,17 +56,13 @@ class Conversation:
         self._config = options.message()
         self._attempts = attempts
         self._on_event = on_event
-        self._max_unanswered = options.max_in_flight + (0 if options.delivery == "block" else MARGIN)
-        self._given: deque[_Given] = deque()  # oldest first
-        self._num_unanswered = 0
-        self._num_given = 0
+        self._ledger = Ledger(options.max_in_flight + (0 if options.delivery == "block" else MARGIN))
         self._forces_given = False  # the next frame that is given
         self._is_complete = False  # no more frames will be given
         self._call = _Call()
         self._num_accepted = 0  # calls
         self.delay_s = 0.0  # before the next call
         self.started = pb.StreamStarted()  # of the newest call
-        self.totals = Totals()
         self.events: deque[StreamEvent] = deque(maxlen=MAX_EVENTS)
 
     # frames in, answers out
@@ -101,17 +70,14 @@ class Conversation:
     @property
     def has_room(self) -> bool:
         """Whether another frame may be given."""
-        is_behind = len(self._given) - self._num_unanswered >= MAX_BEHIND
-        return self._num_unanswered < self._max_unanswered and not is_behind
+        return self._ledger.has_room
 
     def give(self, frame: Frame, data: bytes) -> None:
         """Takes a frame and its bytes. There must be room."""
         if self._forces_given and not frame.force_key_frame:
             frame = Frame(frame.image, True, frame.capture_time_us, frame.deadline_ms)
         self._forces_given = False
-        self._given.append(_Given(self._num_given, frame, data, time.perf_counter()))
-        self._num_given += 1
-        self._num_unanswered += 1
+        self._ledger.give(frame, data)
 
     def complete(self) -> None:
         """Says that no more frames will be given."""
@@ -119,11 +85,7 @@ class Conversation:
 
     def take(self) -> list[FrameAnswer]:
         """Answers that are there, in the order of the frames."""
-        taken = []
-        while self._given and (answer := self._given[0].answer) is not None:
-            self._given.popleft()
-            taken.append(answer)
-        return taken
+        return self._ledger.take()
 
     def force_key_frame(self) -> None:
         """Makes the next frame that is given a key frame."""
@@ -134,50 +96,45 @@ class Conversation:
         self._config.key_frames.CopyFrom(key_frames.message())
         self._call.control = pb.StreamControl(key_frames=self._config.key_frames)
 
+    @property
+    def totals(self) -> Totals:
+        """What became of the frames so far."""
+        return self._ledger.totals
+
     # calls
 
     @property
     def is_through(self) -> bool:
         """Whether all frames are answered."""
-        return self._is_complete and not self._num_unanswered
+        return self._is_complete and not self._ledger.num_unanswered
 
     @property
     def needs_call(self) -> bool:
         """Whether there is something to send when no call is open."""
-        return self._num_unanswered > 0
+        return self._ledger.num_unanswered > 0
 
     def begin_call(self) -> pb.SegmentStreamRequest:
         """The first message of a new call."""
         self._call = _Call()
-        for given in self._given:
-            given.was_sent |= given.is_sent
-            given.is_sent = False
+        self._ledger.begin_call()
         return pb.SegmentStreamRequest(config=self._config)
 
     @property
     def has_request(self) -> bool:
         """Whether `next_request` has something to say, if only that the call is to be half-closed."""
         call = self._call
-        return call.is_ending or (call.is_accepted and (self._next_unsent() is not None or self._is_complete))
+        return call.is_ending or (call.is_accepted and (self._ledger.has_unsent or self._is_complete))
 
     def next_request(self) -> pb.SegmentStreamRequest | None:
         """What to send next, once there is something; None: half-close."""
-        call, given = self._call, self._next_unsent()
-        if call.is_ending or given is None:
+        call = self._call
+        if call.is_ending or not self._ledger.has_unsent:
             return None
         if call.control is not None:
             control, call.control = call.control, None
             return pb.SegmentStreamRequest(control=control)
-        given.is_sent = True
-        forces, call.forces_next = call.forces_next or given.frame.force_key_frame, False
-        message = pb.Frame(
-            sequence=given.sequence,
-            capture_time_us=given.frame.capture_time_us,
-            data=given.data,
-            force_key_frame=forces,
-            deadline_ms=given.frame.deadline_ms,
-        )
-        return pb.SegmentStreamRequest(frame=message)
+        forces, call.forces_next = call.forces_next, False
+        return pb.SegmentStreamRequest(frame=self._ledger.send(force_key_frame=forces))
 
     def receive(self, response: pb.SegmentStreamResponse) -> None:
         """Takes what the server sends.
@@ -189,13 +146,14 @@ class Conversation:
             case "started":
                 self._start(response.started)
             case "result":
-                self._settle_result(response.result)
+                self._ledger.settle_result(response.result, self._decode(response.result))
+                self._attempts.succeed()
             case "frame_error":
-                sequence = response.frame_error.sequence
-                self.totals.errors += self._settle(sequence, sequence, error=response.frame_error)
+                self._ledger.settle_error(response.frame_error)
+                self._attempts.succeed()
             case "dropped":
-                dropped = response.dropped
-                self.totals.dropped += self._settle(dropped.first, dropped.last, dropped=dropped)
+                self._ledger.settle_dropped(response.dropped)
+                self._attempts.succeed()
             case "notice":
                 self._notice(response.notice)
             case "summary":
@@ -211,7 +169,7 @@ class Conversation:
         if failure is None:
             self._config.resume_token = ""  # a stream that ended in good order is not kept
             self.delay_s = 0.0
-            if call.is_summed_up and not any(given.is_sent and given.answer is None for given in self._given):
+            if call.is_summed_up and not self._ledger.is_any_under_way:
                 return
             failure = Failure(code=grpc.StatusCode.INTERNAL, message="it ended in the middle of the stream")
         elif self.is_through and (failure.code == grpc.StatusCode.UNAVAILABLE or not failure.reason):
@@ -230,52 +188,14 @@ class Conversation:
         self._num_accepted += 1
         if self._num_accepted > 1:
             self._call.forces_next = not started.resumed
-            self.totals.reconnects += 1
-            num_resent = sum(given.was_sent and given.answer is None for given in self._given)
-            self._tell(Reconnected(has_state=started.resumed, num_resent=num_resent))
+            self._ledger.totals.reconnects += 1
+            self._tell(Reconnected(has_state=started.resumed, num_resent=self._ledger.num_lost))
 
-    def _settle_result(self, result: pb.FrameResult) -> None:
+    def _decode(self, result: pb.FrameResult) -> NDArray[np.uint8] | None:
         try:
-            labels = self._call.decoder.decode(result)
+            return self._call.decoder.decode(result)
         except ValueError as error:
             raise CallError(grpc.StatusCode.DATA_LOSS, f"frame {result.sequence} came back broken: {error}") from error
-        self.totals.results += self._settle(result.sequence, result.sequence, result=result, labels=labels)
-        provenance = result.provenance
-        self.totals.held += provenance.held_frames > 0
-        self.totals.key_frames += provenance.key_frame_age == 0 or provenance.refreshes_key
-
-    def _settle(
-        self,
-        first: int,
-        last: int,
-        *,
-        result: pb.FrameResult | None = None,
-        error: pb.FrameError | None = None,
-        dropped: pb.FramesDropped | None = None,
-        labels: NDArray[np.uint8] | None = None,
-    ) -> int:
-        """Answers the frames from first to last that wait for one. Returns how many these were."""
-        now = time.perf_counter()
-        settled = [
-            given for given in self._given if first <= given.sequence <= last and given.is_sent and not given.answer
-        ]
-        if not settled:
-            raise CallError(grpc.StatusCode.INTERNAL, f"the server answered frame {first}, which waits for no answer")
-        for given in settled:
-            given.data = b""
-            given.answer = FrameAnswer(
-                sequence=given.sequence,
-                frame=given.frame,
-                result=result,
-                error=error,
-                dropped=dropped,
-                labels=labels,
-                latency_ms=(now - given.given_at) * 1e3,
-            )
-        self.totals.frames += len(settled)
-        self._num_unanswered -= len(settled)
-        self._attempts.succeed()
-        return len(settled)
 
     def _notice(self, notice: pb.StreamNotice) -> None:
         match notice.kind:
@@ -286,9 +206,6 @@ class Conversation:
                 self._tell(Degraded(message=notice.message, level=notice.level))
             case pb.NOTICE_KIND_MODEL_RELOADED:
                 self._tell(ModelReloaded(message=notice.message, model=notice.model))
-
-    def _next_unsent(self) -> _Given | None:
-        return next((given for given in self._given if not given.is_sent and given.answer is None), None)
 
     def _tell(self, event: StreamEvent) -> None:
         self.events.append(event)

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from serving.client.answers import FrameAnswer
-from serving.client.conversation import Totals
+from serving.client.ledger import Totals
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 
 MAX_LATENCIES = 100_000  # that percentiles are of, the newest: an hour of a camera

@@ -22,10 +22,10 @@ from rich.console import Console
 from serving.client.answers import FrameAnswer
 from serving.client.command import run, stream_video
 from serving.client.command_options import ClientOptions
-from serving.client.conversation import Totals
 from serving.client.events import ignore_event
 from serving.client.frames import Frame
 from serving.client.interruption import Interruption
+from serving.client.ledger import Totals
 from serving.client.options import AdaptiveKeyFrames
 from serving.client.summary import Meter
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb

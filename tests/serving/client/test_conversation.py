@@ -8,10 +8,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from serving.client.conversation import MAX_BEHIND, Conversation
+from serving.client.conversation import Conversation
 from serving.client.events import Degraded, Draining, ModelReloaded, Reconnected, StreamEvent, ignore_event
 from serving.client.failures import CallError, Failure
 from serving.client.frames import Frame
+from serving.client.ledger import MAX_BEHIND
 from serving.client.options import AdaptiveKeyFrames, ManualKeyFrames, Outputs, StreamOptions
 from serving.client.retries import Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
