@@ -17,7 +17,7 @@ JPEG_QUALITY = 95
 class Frame:
     """An image of a video, and how it is to be treated."""
 
-    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    image: NDArray[np.uint8]  # (H, W, 3) RGB; the answer gives it back, so do not write to it
     force_key_frame: bool = False  # encode it before it is answered, and forget the past: after a cut, say
     capture_time_us: int = 0  # microseconds of any clock, given back with the answer
     deadline_ms: int = 0  # after which it is dropped unless the device has begun it; 0 is the stream's max_age_ms
