@@ -21,7 +21,7 @@ from serving.client.connection import (
 )
 from serving.client.conversation import Conversation, StreamView
 from serving.client.events import StreamEvent, ignore_event
-from serving.client.failures import Failure, failure_of
+from serving.client.failures import Failure, failure_of, stream_closed
 from serving.client.frames import FrameLike, as_frame, encode_image
 from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingName, KeyFrames, Outputs, StreamOptions
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
@@ -109,6 +109,7 @@ class AsyncVideoStream(StreamView):
         self._changed = asyncio.Condition()
         self._call: Any = None
         self._sender: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def segment(self, frames: AsyncIterable[FrameLike] | Iterable[FrameLike]) -> AsyncIterator[FrameAnswer]:
         """As `VideoStream.segment`. An iterable of frames that is not asynchronous is read on a thread."""
@@ -120,7 +121,9 @@ class AsyncVideoStream(StreamView):
                     for answer in self._conversation.take():
                         yield answer
                 async with self._changed:
-                    await self._changed.wait_for(lambda: self._conversation.needs_call or self._conversation.is_through)
+                    await self._changed.wait_for(
+                        lambda: self._is_closed or self._conversation.needs_call or self._conversation.is_through
+                    )
                 if self._conversation.is_through:
                     break
                 await self._open()
@@ -139,6 +142,12 @@ class AsyncVideoStream(StreamView):
 
     async def close(self) -> None:
         """Ends the stream, also in the middle."""
+        self._is_closed = True
+        await self._drop_call()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _drop_call(self) -> None:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
@@ -149,8 +158,10 @@ class AsyncVideoStream(StreamView):
         """Makes calls until one is accepted."""
         is_accepted = False
         while not is_accepted:
-            await self.close()
+            await self._drop_call()
             await asyncio.sleep(self._conversation.delay_s)
+            if self._is_closed:
+                raise stream_closed()
             config = self._conversation.begin_call()
             self._call = self._stub.SegmentStream()
             self._sender = asyncio.create_task(self._send(self._call, config))
@@ -193,6 +204,10 @@ class AsyncVideoStream(StreamView):
                 failure = Failure(code=code, message=await self._call.details() or "no reason given")
         except grpc.aio.AioRpcError as error:
             failure = failure_of(error)
+        except asyncio.CancelledError:
+            if self._is_closed:  # by another task, and gRPC says it so
+                raise stream_closed() from None
+            raise
         async with self._changed:
             try:
                 if response is None:

@@ -20,7 +20,7 @@ from serving.client.connection import (
 )
 from serving.client.conversation import Conversation, StreamView
 from serving.client.events import StreamEvent, ignore_event
-from serving.client.failures import CallError, failure_of
+from serving.client.failures import failure_of, stream_closed
 from serving.client.frames import FrameLike, as_frame, encode_image
 from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingName, KeyFrames, Outputs, StreamOptions
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
@@ -170,9 +170,13 @@ class VideoStream(StreamView, Closable):
         feeder.start()
         while True:
             while self._receive():
-                yield from self._conversation.take()
+                with self._changed:
+                    answers = self._conversation.take()
+                yield from answers
             with self._changed:
-                self._changed.wait_for(lambda: self._conversation.needs_call or self._conversation.is_through)
+                self._changed.wait_for(
+                    lambda: self._is_closed or self._conversation.needs_call or self._conversation.is_through
+                )
                 if self._conversation.is_through:
                     break
             self._open()
@@ -205,7 +209,7 @@ class VideoStream(StreamView, Closable):
         while not is_accepted:
             with self._changed:
                 if self._changed.wait_for(lambda: self._is_closed, self._conversation.delay_s):
-                    raise CallError(grpc.StatusCode.CANCELLED, "the stream is closed")
+                    raise stream_closed()
                 config = self._conversation.begin_call()
                 self._num_calls += 1
                 self._changed.notify_all()
@@ -252,6 +256,8 @@ class VideoStream(StreamView, Closable):
         except grpc.RpcError as error:
             response, failure = None, failure_of(error)
         with self._changed:
+            if self._is_closed:
+                raise stream_closed()
             try:
                 if response is None:
                     self._conversation.end_call(failure)

@@ -60,6 +60,11 @@ def failure_of(error: grpc.RpcError) -> Failure:
     )
 
 
+def stream_closed() -> CallError:
+    """For a stream that its own user has closed while somebody waits for its answers."""
+    return CallError(grpc.StatusCode.CANCELLED, "the stream is closed")
+
+
 def no_server(server: str) -> CallError:
     """For a server that was never heard of."""
     message = f"no server answers at {server}: start one with 'python -m serving.server BUNDLE'"

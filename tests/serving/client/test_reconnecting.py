@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from serving.bundle import Bundle
 from serving.client import (
+    AsyncSegmentationClient,
     CallError,
     ConnectionLost,
     Draining,
@@ -21,8 +24,10 @@ from serving.client import (
     Reconnected,
     Retry,
     SegmentationClient,
+    StreamEvent,
 )
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
+from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from tests.serving.client.streams import (
     EITHER,
     IMPATIENT,
@@ -222,6 +227,80 @@ def test_a_source_that_ends_while_the_server_is_away_needs_no_server(
         streamed = stream(server.address, source(), retry=IMPATIENT, on_answer=count)
     assert streamed.error is None
     assert streamed.labels == [20, 30]
+
+
+class Fickle(segmentation_pb2_grpc.SegmentationServiceServicer):
+    """Ends its first calls after two answers with a status, as what stands between client and server may do."""
+
+    def __init__(self, code: grpc.StatusCode, num_broken: int) -> None:
+        self._code = code
+        self._num_broken = num_broken
+        self.calls: list[list[pb.Frame]] = []
+        self.tokens: list[str] = []
+
+    def SegmentStream(  # noqa: N802  # the schema's name
+        self, request_iterator: Iterator[pb.SegmentStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.SegmentStreamResponse]:
+        self.tokens.append(next(request_iterator).config.resume_token)
+        frames: list[pb.Frame] = []
+        self.calls.append(frames)
+        number = len(self.calls)
+        yield pb.SegmentStreamResponse(started=pb.StreamStarted(resume_token=str(number), resumed=number % 2 == 0))
+        for request in request_iterator:
+            frames.append(request.frame)
+            if number <= self._num_broken and len(frames) > 2:
+                context.abort(self._code, "a proxy gave up")
+            yield pb.SegmentStreamResponse(result=pb.FrameResult(sequence=request.frame.sequence))
+        yield pb.SegmentStreamResponse(summary=pb.StreamSummary())
+
+
+@EITHER
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED])
+def test_what_a_peer_ends_without_a_reason_of_flowseg_goes_on(stream: Streamer, code: grpc.StatusCode) -> None:
+    fickle = Fickle(code, num_broken=2)
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(fickle, server)  # type: ignore[no-untyped-call]  # grpcio-tools writes no types for stubs
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        streamed = stream(f"127.0.0.1:{port}", frames_of(*range(8)))
+    finally:
+        server.stop(0).wait()
+    assert streamed.error is None
+    assert streamed.sequences == list(range(8))
+    assert fickle.tokens == ["", "1", "2"]
+    first_sequences = [frames[0].sequence for frames in fickle.calls]
+    assert first_sequences == [0, 2, 4]  # two answers each; what was under way is sent again
+    assert [frames[0].force_key_frame for frames in fickle.calls] == [False, False, True]
+    assert not any(frame.force_key_frame for frames in fickle.calls for frame in frames[1:])
+
+
+def test_a_stream_that_its_user_closes_is_closed_for_who_waits_for_answers(toy_bundle: Bundle) -> None:
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        yield toy_frame(1)
+        closing.wait()
+        while True:
+            yield toy_frame(1)
+
+    async def run(address: str) -> list[StreamEvent]:
+        async with AsyncSegmentationClient(address) as client, client.stream(LOSSLESS) as stream:
+            with pytest.raises(CallError, match="the stream is closed"):
+                async for _ in stream.segment(endless()):
+                    asyncio.get_running_loop().call_later(
+                        0.05, lambda: tasks.append(asyncio.create_task(stream.close()))
+                    )
+                    asyncio.get_running_loop().call_later(0.1, closing.set)
+            return stream.events
+
+    tasks: list[asyncio.Task[None]] = []
+    closing = threading.Event()
+    with serve_beside(served_model(toy_bundle)) as server:
+        with SegmentationClient(server.address) as client, client.stream(LOSSLESS) as stream:
+            with pytest.raises(CallError, match="the stream is closed"):  # noqa: PT012  # what it is closed by
+                for _ in stream.segment(endless()):
+                    threading.Timer(0.05, stream.close).start()
+            assert stream.events == []
+        assert asyncio.run(run(server.address)) == []
 
 
 def test_a_full_server_is_waited_for_by_those_who_are_patient(toy_bundle: Bundle) -> None:
