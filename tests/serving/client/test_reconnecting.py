@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from serving.bundle import Bundle
 from serving.client import (
     AsyncSegmentationClient,
+    AsyncVideoStream,
     CallError,
     ConnectionLost,
     Draining,
@@ -284,15 +285,18 @@ def test_a_stream_that_its_user_closes_is_closed_for_who_waits_for_answers(toy_b
 
     async def run(address: str) -> list[StreamEvent]:
         async with AsyncSegmentationClient(address) as client, client.stream(LOSSLESS) as stream:
-            with pytest.raises(CallError, match="the stream is closed"):
+            closer: list[asyncio.Task[None]] = []
+            with pytest.raises(CallError, match="the stream is closed"):  # noqa: PT012  # what it is closed by
                 async for _ in stream.segment(endless()):
-                    asyncio.get_running_loop().call_later(
-                        0.05, lambda: tasks.append(asyncio.create_task(stream.close()))
-                    )
-                    asyncio.get_running_loop().call_later(0.1, closing.set)
+                    closer.append(asyncio.create_task(close_soon(stream)))
+            await asyncio.gather(*closer)
             return stream.events
 
-    tasks: list[asyncio.Task[None]] = []
+    async def close_soon(stream: AsyncVideoStream) -> None:
+        await asyncio.sleep(0.05)
+        await stream.close()
+        closing.set()
+
     closing = threading.Event()
     with serve_beside(served_model(toy_bundle)) as server:
         with SegmentationClient(server.address) as client, client.stream(LOSSLESS) as stream:
