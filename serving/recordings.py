@@ -20,8 +20,12 @@ class Recording(Protocol):
     def finish(self) -> None:
         """Gives it its name, now that it is complete."""
 
-    def keep_part(self) -> Path | None:
-        """Gives it another name, which says that it is not complete; None if that is taken."""
+    def keep_part(self) -> Path:
+        """Gives it another name, which says that it is not complete, and returns that.
+
+        Raises:
+            VideoError: if the name is taken.
+        """
 
 
 class LabelFolder:
@@ -50,11 +54,10 @@ class LabelFolder:
         """Gives the folder its name."""
         self._unfinished.rename(self._folder)
 
-    def keep_part(self) -> Path | None:
-        """Gives the folder another name, which says that it is not complete; None if that is taken."""
+    def keep_part(self) -> Path:
+        """As `Recording` says."""
         part = self._folder.with_name(f"{self._folder.name}.partial")
-        if part.exists():
-            return None
+        _check_free(part)
         self._unfinished.rename(part)
         return part
 
@@ -105,11 +108,10 @@ class VideoFile:
         self._close()
         self._unfinished.rename(self._path)
 
-    def keep_part(self) -> Path | None:
-        """Gives the file another name, which says that it is not complete; None if that is taken."""
+    def keep_part(self) -> Path:
+        """As `Recording` says."""
         part = self._path.with_name(f"{self._path.stem}.partial{self._path.suffix}")
-        if part.exists():
-            return None
+        _check_free(part)
         self._close()
         self._unfinished.rename(part)
         return part
@@ -135,6 +137,11 @@ class VideoFile:
         """Removes what was not finished."""
         self._writer.release()
         self._unfinished.unlink(missing_ok=True)
+
+
+def _check_free(part: Path) -> None:
+    if part.exists():
+        raise VideoError(f"{part} exists, so what was done is not kept")
 
 
 def check_output(path: Path) -> None:

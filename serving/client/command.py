@@ -28,7 +28,7 @@ from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import encode_png
 from serving.overlay import Palette, draw_note, draw_overlay, make_palette
 from serving.recordings import LabelFolder, Recording, VideoFile
-from serving.videos import Video, open_video
+from serving.videos import Video, VideoError, open_video
 
 INTERRUPTED = 130  # exit status, as shells have it
 
@@ -87,7 +87,7 @@ class Outcome(NamedTuple):
 
     summary: Summary
     is_partial: bool  # it was interrupted in the middle of a video that has an end
-    parts: list[str]  # what is kept of it
+    parts: list[str]  # what is kept of it then, in sentences
 
 
 def run(options: ClientOptions, *, tell: Callable[[StreamEvent], None] = ignore_event) -> Summary:
@@ -132,8 +132,8 @@ def stream_video(
         for recording in writer.recordings():
             if not is_partial:
                 recording.finish()
-            elif (part := recording.keep_part()) is not None:
-                parts.append(str(part))
+            else:
+                parts.append(_keep_part(recording))
     return Outcome(summary, is_partial, parts)
 
 
@@ -166,8 +166,15 @@ def main() -> int:
         show_summary(outcome.summary)
     if not outcome.is_partial:
         return 0
-    say(f"interrupted: {' and '.join(outcome.parts) + ' hold' if outcome.parts else 'nothing holds'} what was done")
+    say("; ".join(["interrupted", *outcome.parts]))
     return INTERRUPTED
+
+
+def _keep_part(recording: Recording) -> str:
+    try:
+        return f"{recording.keep_part()} holds what was done"
+    except VideoError as error:  # the other recordings may still be kept
+        return str(error)
 
 
 def _silence_opencv() -> None:

@@ -100,8 +100,9 @@ def test_a_part_does_not_take_the_place_of_another_one(tmp_path: Path) -> None:
     (tmp_path / "labels.partial").mkdir()
     (tmp_path / "overlay.partial.mp4").write_text("precious")
     with LabelFolder(tmp_path / "labels") as labels, VideoFile(tmp_path / "overlay.mp4", SIZE, 10.0) as overlay:
-        assert labels.keep_part() is None
-        assert overlay.keep_part() is None
+        for recording in (labels, overlay):
+            with pytest.raises(VideoError, match=r"\.partial(\.mp4)? exists, so what was done is not kept$"):
+                recording.keep_part()
     assert names(tmp_path) == ["labels.partial", "overlay.partial.mp4"]
     assert (tmp_path / "overlay.partial.mp4").read_text() == "precious"
 

@@ -1,14 +1,15 @@
+import contextlib
 import functools
 import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from serving.videos import DEFAULT_FPS, CapturedVideo, ImageFolder, VideoError, open_video
+from serving.videos import DEFAULT_FPS, MAX_FPS, CapturedVideo, ImageFolder, VideoError, open_video
 from tests.serving.clips import COLOURS, SIZE, assert_shows, still
 
 
@@ -73,6 +74,35 @@ def test_a_file_behind_an_address_has_an_end_and_is_not_live(clip: Path, web: st
     video = open_video(f"{web}/{clip.name}")
     assert (video.size, video.fps, video.num_frames, video.is_live) == (SIZE, 12.5, 3, False)
     assert_shows(list(video.frames()))
+
+
+class Camera(BaseHTTPRequestHandler):
+    """An IP camera: JPEG after JPEG in one answer, without a length."""
+
+    def do_GET(self) -> None:  # its name there
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for color in COLOURS:
+            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(still(color), cv2.COLOR_RGB2BGR))
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {jpeg.size}\r\n\r\n"
+            with contextlib.suppress(OSError):  # who only looked what it is has gone
+                self.wfile.write(head.encode() + jpeg.tobytes() + b"\r\n")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the same
+        pass
+
+
+def test_a_camera_behind_an_address_is_live() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        video = open_video(f"http://127.0.0.1:{server.server_port}/stream.mjpg")
+        assert (video.size, video.num_frames, video.is_live) == (SIZE, 0, True)
+        assert 0 < video.fps <= MAX_FPS
+        assert_shows(list(video.frames()))
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize("source", ["99", "rtsp://127.0.0.1:1/absent"])

@@ -376,7 +376,8 @@ def test_an_interrupted_file_is_kept_in_part_under_names_that_say_so(
     summary = json.loads(out)
     assert error.splitlines() == [
         "stopping once the frames under way are answered; Ctrl-C again keeps nothing",
-        f"interrupted: {tmp_path / 'labels.partial'} and {tmp_path / 'overlay.partial.mp4'} hold what was done",
+        f"interrupted; {tmp_path / 'labels.partial'} holds what was done;"
+        f" {tmp_path / 'overlay.partial.mp4'} holds what was done",
     ]
     assert names(tmp_path) == {"labels.partial", "overlay.partial.mp4"}
     assert 2 < summary["frames"] < LONG
