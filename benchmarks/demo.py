@@ -22,7 +22,7 @@ from benchmarks.demo_serving import ServerError, stream_through_server, write_st
 from export.to_onnx import export_bundle
 from export.verify import VerificationError
 from serving.bundle import BundleError, Manifest, read_bundle
-from serving.video_stream import StreamError
+from serving.client import CallError
 from serving.videos import open_video
 from training.command_line import Machine, choose_device, logging_to_file, logging_to_stderr, user_errors_exit_with_2
 from training.data.unlabelled import Unlabelled
@@ -100,7 +100,7 @@ def _refuse_wrong_calls(options: Options) -> None:
             f"{options.out} holds a finished demo: look at report.json and report.png, or choose another --out"
         )
     if options.video is not None:
-        open_video(str(options.video)).capture.release()  # before minutes of training, not after
+        open_video(str(options.video)).close()  # before minutes of training, not after
 
 
 def _run(options: Options) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def main() -> None:
     """Runs the command line."""
     logging_to_stderr()
     options = tyro.cli(Options, prog="python -m benchmarks.demo", description=__doc__)
-    mistakes = (RunError, BundleError, TrainingError, VerificationError, ServerError, StreamError, ValueError)
+    mistakes = (RunError, BundleError, TrainingError, VerificationError, ServerError, CallError, ValueError)
     with user_errors_exit_with_2(*mistakes):
         print_table(run_demo(options))
         logger.info("look at report.png, overlay.mp4 and report.json in %s", options.out)

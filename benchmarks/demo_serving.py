@@ -16,10 +16,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from serving.bundle import read_bundle
-from serving.client import ClientOptions, Summary, run
+from serving.client.command import run
+from serving.client.command_options import ClientOptions
+from serving.client.summary import Summary
 from serving.frames import Size, fit
 from serving.label_maps import decode_png, scale_labels
-from serving.videos import VideoFile, open_video
+from serving.recordings import VideoFile
+from serving.videos import open_video
 from training.data.world.render import render_frames
 from training.models.video_segmenter import VideoSegmenter
 from training.streaming import stream
@@ -66,7 +69,7 @@ def stream_through_server(bundle: Path, video: Path, folder: Path, segmenter: Vi
     Raises:
         ServerError: if the server does not start, or does not end with status 0.
         VideoError: if the video cannot be read.
-        StreamError: if the stream breaks.
+        CallError: if the stream breaks.
     """
     labels, overlay = folder / "labels", folder / "overlay.mp4"
     shutil.rmtree(labels, ignore_errors=True)
@@ -74,7 +77,7 @@ def stream_through_server(bundle: Path, video: Path, folder: Path, segmenter: Vi
     with served(bundle, folder / "logs" / "server.log") as address:
         summary = run(
             ClientOptions(
-                video=str(video),
+                source=str(video),
                 server=address,
                 labels=labels,
                 overlay=overlay,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from export.triton_graph import REFRESH
 from serving.frames import Size, fit
 from serving.label_maps import encode_png
-from serving.videos import LabelFolder, open_video
+from serving.recordings import LabelFolder
+from serving.videos import open_video
 from training.command_line import logging_to_stderr, user_errors_exit_with_2
 
 logger = logging.getLogger(__name__)

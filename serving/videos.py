@@ -1,12 +1,10 @@
-"""Videos in, label folders and overlay videos out. What is written appears under its name only once it is complete."""
+"""Videos to read: files, folders of images, cameras, and streams of a network."""
 
-import os
-import shutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,24 +13,56 @@ from numpy.typing import NDArray
 from serving.frames import Size
 
 DEFAULT_FPS = 25.0  # of sources that do not say
+MAX_FPS = 240.0  # above which a source is not believed: some say how fine their clock is
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 class VideoError(ValueError):
     """A video that cannot be read, or an output that cannot be written, in one sentence for the user."""
 
 
-@dataclass(frozen=True)
-class Video:
+class Video(Protocol):
     """A video that could be opened."""
 
-    capture: cv2.VideoCapture
-    is_live: bool  # a camera or a network stream: its frames come when they come
-    size: Size
-    fps: float
-    num_frames: int  # as the file says; 0 if unknown
+    @property
+    def is_live(self) -> bool:
+        """A camera or a network stream: its frames come when they come, and it has no end of its own."""
+
+    @property
+    def size(self) -> Size:
+        """Of the frames."""
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, for who plays it."""
+
+    @property
+    def num_frames(self) -> int:
+        """As the video says; 0 if unknown."""
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Frames (H, W, 3) RGB until the video ends; then the video is closed."""
+        """Frames (H, W, 3) RGB until the video ends; then it is closed.
+
+        Raises:
+            VideoError: if one cannot be read.
+        """
+
+    def close(self) -> None:
+        """Lets go of it, for who only wanted to know whether it opens."""
+
+
+@dataclass(frozen=True)
+class CapturedVideo:
+    """A file, camera or network stream that OpenCV reads."""
+
+    capture: cv2.VideoCapture
+    is_live: bool
+    size: Size
+    fps: float
+    num_frames: int
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """As `Video` says."""
         try:
             while True:
                 is_read, frame = self.capture.read()
@@ -42,110 +72,89 @@ class Video:
         finally:
             self.capture.release()
 
+    def close(self) -> None:
+        """As `Video` says."""
+        self.capture.release()
 
-def open_video(source: str) -> Video:
-    """Opens a file, a camera by its number, or a URL.
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images of one size, which are the frames of a video."""
+
+    paths: tuple[Path, ...]  # in order
+    size: Size  # of the first one
+    fps: float
+    is_live: bool = False
+
+    @property
+    def num_frames(self) -> int:
+        """One for each image."""
+        return len(self.paths)
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """As `Video` says; an image of another size is an error."""
+        for path in self.paths:
+            image = _read_image(path)
+            size = Size(image.shape[1], image.shape[0])
+            if size != self.size:
+                raise VideoError(
+                    f"{path} is {size}, {self.paths[0].name} is {self.size}: the images of a folder must have one size"
+                )
+            yield image
+
+    def close(self) -> None:
+        """As `Video` says: nothing is open between two images."""
+
+
+def open_video(source: str, image_fps: float = DEFAULT_FPS) -> Video:
+    """Opens a file, a folder of images, a camera by its number, or a URL.
+
+    Args:
+        source: "3" is a camera, "./3" a file.
+        image_fps: frames per second of a folder of images.
 
     Raises:
         VideoError: if there is no such thing, or it is no video.
     """
-    is_live = source.isdecimal() or "://" in source
-    if not is_live and not Path(source).is_file():
+    if Path(source).is_dir():
+        return _open_folder(Path(source), image_fps)
+    is_camera, is_url = source.isdecimal(), "://" in source
+    if not is_camera and not is_url and not Path(source).is_file():
         raise VideoError(f"there is no video at {source}")
-    capture = cv2.VideoCapture(int(source)) if source.isdecimal() else cv2.VideoCapture(source)
+    capture = cv2.VideoCapture(int(source)) if is_camera else cv2.VideoCapture(source)
     size = Size(int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     if not capture.isOpened() or min(size) < 1:
         capture.release()
         raise VideoError(f"{source} cannot be opened as a video")
+    num_frames = 0 if is_camera else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     fps = capture.get(cv2.CAP_PROP_FPS)
-    num_frames = 0 if is_live else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-    return Video(capture, is_live, size, fps if fps > 0 else DEFAULT_FPS, num_frames)
+    return CapturedVideo(
+        capture=capture,
+        is_live=is_camera or (is_url and not num_frames),  # a file behind a URL has a length
+        size=size,
+        fps=fps if 0 < fps <= MAX_FPS else DEFAULT_FPS,
+        num_frames=num_frames,
+    )
 
 
-class LabelFolder:
-    """A new folder of label maps, one PNG per frame that has a result."""
-
-    def __init__(self, folder: Path) -> None:
-        """Starts the folder under a temporary name.
-
-        Raises:
-            VideoError: if it exists or cannot be made.
-        """
-        check_output(folder)
-        self._folder = folder
-        self._unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(self._unfinished, ignore_errors=True)
-        try:
-            self._unfinished.mkdir()
-        except OSError as error:  # a full or read-only disk, a name too long
-            raise VideoError(f"{folder} cannot be written: {error.strerror}") from error
-
-    def write(self, sequence: int, png: bytes) -> None:
-        """Adds a label map."""
-        (self._unfinished / f"{sequence:06d}.png").write_bytes(png)
-
-    def finish(self) -> None:
-        """Gives the folder its name."""
-        self._unfinished.rename(self._folder)
-
-    def __enter__(self) -> Self:
-        """The folder."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Removes what was not finished."""
-        shutil.rmtree(self._unfinished, ignore_errors=True)
+def _open_folder(folder: Path, fps: float) -> ImageFolder:
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not paths:
+        raise VideoError(f"{folder} has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    paths.sort(key=lambda path: _natural(path.name))
+    height, width, _ = _read_image(paths[0]).shape
+    return ImageFolder(tuple(paths), Size(width, height), fps)
 
 
-class VideoFile:
-    """A new MP4 file."""
-
-    def __init__(self, path: Path, size: Size, fps: float) -> None:
-        """Starts the file under a temporary name.
-
-        Raises:
-            VideoError: if it exists, cannot be made, or is not called .mp4.
-        """
-        if path.suffix.lower() != ".mp4":
-            raise VideoError(
-                f"{path} cannot be written: the overlay is an MP4 file, call it {path.with_suffix('.mp4')}"
-            )
-        check_output(path)
-        self._path = path
-        self._size = size
-        self._unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
-        self._writer = cv2.VideoWriter(str(self._unfinished), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-        if not self._writer.isOpened():
-            raise VideoError(f"{path} cannot be written: OpenCV has no MP4 encoder for {size} at {fps:g} frames/s")
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Adds a frame (H, W, 3) RGB of the file's size."""
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-
-    def finish(self) -> None:
-        """Gives the file its name."""
-        self._writer.release()
-        self._unfinished.rename(self._path)
-
-    def __enter__(self) -> Self:
-        """The file."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Removes what was not finished."""
-        self._writer.release()
-        self._unfinished.unlink(missing_ok=True)
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A key by which 10 comes after 9; the name itself decides between 01 and 1."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part], name
 
 
-def check_output(path: Path) -> None:
-    """Refuses an output that is there already or cannot be made; VideoError says why."""
-    if path.exists():
-        raise VideoError(f"{path} exists: remove it or name another output")
-    if not path.parent.is_dir():
-        raise VideoError(f"{path} cannot be written: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise VideoError(f"{path} cannot be written: no permission in {path.parent}")
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise VideoError(f"{path} cannot be read as an image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

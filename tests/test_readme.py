@@ -55,7 +55,7 @@ def test_make_targets_exist() -> None:
 
 def test_the_example_method_trains(tmp_path: Path) -> None:
     """As a reader would: in a file of its own, listed in the table, one step on random clips."""
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = re.findall(r"```python\n(@dataclass.*?)```", README, re.DOTALL)
     program = f"""
         import math
         from collections.abc import Iterator

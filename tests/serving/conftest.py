@@ -388,9 +388,11 @@ SERVER_COMMAND = (sys.executable, "-m", "serving.server")
 
 
 @contextlib.contextmanager
-def start_server(log: Path, *arguments: str, command: Sequence[str] = SERVER_COMMAND) -> Iterator[ServerProcess]:
-    """The real command on free ports; killed at the end if it still runs."""
-    options = ("--port", "0", "--http-port", "0", "--threads", "1", "--json")
+def start_server(
+    log: Path, *arguments: str, command: Sequence[str] = SERVER_COMMAND, port: int = 0
+) -> Iterator[ServerProcess]:
+    """The real command on free ports, or one that was free; killed at the end if it still runs."""
+    options = ("--port", str(port), "--http-port", "0", "--threads", "1", "--json")
     with (
         log.open("w") as stderr,
         subprocess.Popen(

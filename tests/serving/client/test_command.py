@@ -1,28 +1,40 @@
 """The command `python -m serving.client`: in a process of its own, or by its `run` and `main`."""
 
 import contextlib
-import functools
+import io
 import json
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
-from serving.client import ClientOptions, main, run, summarize
+from serving.client.answers import FrameAnswer
+from serving.client.command import run, stream_video
+from serving.client.command_options import ClientOptions
+from serving.client.events import ignore_event
+from serving.client.frames import Frame
+from serving.client.interruption import Interruption
+from serving.client.ledger import Totals
+from serving.client.options import AdaptiveKeyFrames
+from serving.client.summary import Meter
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import decode_png
-from serving.video_stream import StreamOptions
-from serving.videos import open_video
+from serving.videos import CapturedVideo, open_video
 from tests.serving.conftest import MODULUS, REPOSITORY, SIZE, ServerProcess, start_server, wait_until
 
 NUM_FRAMES = 12
+LONG = 2000  # frames
 CLIENT_COMMAND = (sys.executable, "-m", "serving.client")
 
 
@@ -91,7 +103,7 @@ def test_label_maps_are_the_answers_to_the_videos_frames(
     toy_server: ServerProcess, video: Path, tmp_path: Path
 ) -> None:
     options = ClientOptions(
-        video=str(video), server=toy_server.address, labels=tmp_path / "labels", encoding="png", key_frame_interval=3
+        source=str(video), server=toy_server.address, labels=tmp_path / "labels", encoding="png", key_frame_interval=3
     )
     summary = run(options)
     expected = toy_labels(frames_of(video), interval=3)
@@ -145,7 +157,7 @@ def test_the_overlay_is_as_long_as_the_video_whatever_became_of_its_frames(
     writer.release()
     assert [int(frame.max()) == 255 for frame in frames_of(video)] == [False, True, False, True, False]
     options = ClientOptions(
-        video=str(video),
+        source=str(video),
         server=toy_server.address,
         labels=tmp_path / "labels",
         overlay=tmp_path / "overlay.mp4",
@@ -157,15 +169,27 @@ def test_the_overlay_is_as_long_as_the_video_whatever_became_of_its_frames(
     assert len(frames_of(tmp_path / "overlay.mp4")) == 5
 
 
+def answer(latency_ms: float, result: pb.FrameResult | None) -> FrameAnswer:
+    return FrameAnswer(sequence=0, frame=Frame(np.zeros((1, 1, 3), np.uint8)), result=result, latency_ms=latency_ms)
+
+
 def test_figures_of_a_stream_without_answers_are_zero() -> None:
-    summary = summarize(pb.StreamSummary(num_frames=2, num_errors=2), pb.Model(name="toy", version="1"), [], 0.5)
+    meter = Meter()
+    meter.observe(answer(5.0, None))
+    assert meter.speed() == ""
+    summary = meter.summarize(Totals(frames=2, errors=2), pb.Model(name="toy", version="1"))
     assert (summary.fps, summary.p50_ms, summary.p99_ms, summary.errors) == (0.0, 0.0, 0.0, 2)
+    assert summary.model == "toy@1"
 
 
 def test_figures_are_percentiles_of_the_latencies() -> None:
-    latencies_ms = [float(value) for value in range(101)]
-    summary = summarize(pb.StreamSummary(num_frames=101, num_results=101), pb.Model(), latencies_ms, 2.0)
-    assert (summary.fps, summary.p50_ms, summary.p99_ms) == (50.5, 50.0, 99.0)
+    meter = Meter()
+    for value in range(101):
+        meter.observe(answer(float(value), pb.FrameResult()))
+    summary = meter.summarize(Totals(frames=101, results=101, held=3, reconnects=2), pb.Model())
+    assert (summary.p50_ms, summary.p99_ms, summary.held, summary.reconnects) == (50.0, 99.0, 3, 2)
+    assert summary.fps > 0
+    assert meter.speed().endswith(" frames/s, 100 ms")
 
 
 # --- what the user got wrong ----------------------------------------------------------------------------------------
@@ -177,7 +201,12 @@ def test_a_video_that_is_not_there_or_none_is_refused(toy_server: ServerProcess,
     text.write_text("no video at all")
     assert refusal(missing, "--server", toy_server.address, *outputs) == f"there is no video at {missing}"
     assert refusal(text, "--server", toy_server.address, *outputs) == f"{text} cannot be opened as a video"
-    assert names(tmp_path) == {"text.mp4"}
+    for absent in ("99", "rtsp://127.0.0.1:1/absent"):
+        assert refusal(absent, "--server", toy_server.address, *outputs) == f"{absent} cannot be opened as a video"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert refusal(empty, "--server", toy_server.address, *outputs).startswith(f"{empty} has no images (.bmp, ")
+    assert names(tmp_path) == {"text.mp4", "empty"}
 
 
 def test_existing_outputs_are_refused_and_left_alone(toy_server: ServerProcess, video: Path, tmp_path: Path) -> None:
@@ -214,7 +243,7 @@ def test_outputs_that_cannot_be_written_are_refused(toy_server: ServerProcess, v
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--key-frame-interval", "-1"], "--key-frame-interval must not be negative, it is -1"),
+        (["--key-frame-interval", "-1"], "--key-frame-interval must be within 0..100000, it is -1"),
         (["--max-in-flight", "0"], "--max-in-flight must be 1 or more, it is 0"),
         (
             ["--max-in-flight", "1", "--delivery", "drop-oldest"],
@@ -222,10 +251,25 @@ def test_outputs_that_cannot_be_written_are_refused(toy_server: ServerProcess, v
         ),
         (
             ["--model", "dog"],
-            "the server ended the stream with NOT_FOUND: there is no model 'dog': this server has toy@1",
+            "the server ended the call with NOT_FOUND: there is no model 'dog': this server has toy@1",
+        ),
+        (["--max-age-ms", "-1"], "--max-age-ms must be 0 or more milliseconds, it is -1"),
+        (["--outage-s", "inf"], "--outage-s must be 0 or more and finite, it is inf"),
+        (["--staleness", "nan", "--adaptive"], "--staleness must be 0 or more and finite, it is nan"),
+        (["--fps", "500"], "--fps must be within 0..240, it is 500.0"),
+        (
+            ["--adaptive", "--key-frame-interval", "5"],
+            "--key-frame-interval is a fixed distance, --adaptive is not: give one of them",
+        ),
+        (["--max-interval", "5"], "--max-interval has no effect without --adaptive: give both or none"),
+        (["--may-skip-steps"], "--may-skip-steps has no effect without --target-ms: give both or none"),
+        (
+            ["--adaptive", "--min-interval", "9", "--max-interval", "5"],
+            "the server ended the call with INVALID_ARGUMENT: config.key_frames.adaptive.max_interval: 5 is less than"
+            " min_interval, 9",
         ),
     ],
-    ids=["interval", "in flight", "nothing to drop", "model"],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_an_option_that_cannot_work_is_refused(
     toy_server: ServerProcess, video: Path, tmp_path: Path, arguments: list[str], sentence: str
@@ -235,37 +279,50 @@ def test_an_option_that_cannot_work_is_refused(
     assert names(tmp_path) == set()
 
 
-def test_a_server_that_is_not_there_is_missed(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_frame_rate_is_for_folders_of_images(toy_server: ServerProcess, video: Path) -> None:
+    assert refusal(video, "--server", toy_server.address, "--fps", "5") == (
+        f"--fps is for a folder of images, {video} has a frame rate: 25"
+    )
+
+
+def test_a_window_without_a_display_is_refused_in_one_sentence(
+    toy_server: ServerProcess, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    sentence = refusal(video, "--server", toy_server.address, "--window", "--labels", tmp_path / "labels")
+    assert sentence.startswith("--window needs a display and an OpenCV with windows, and there is none here: ")
+    assert names(tmp_path) == set()
+
+
+def test_a_server_that_is_not_there_is_missed(video: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    impatient = functools.partial(StreamOptions, connect_timeout_s=0.1)
-    monkeypatch.setattr("serving.client.StreamOptions", impatient)
-    arguments = [str(video), "--server", address, "--labels", str(tmp_path / "labels")]
-    monkeypatch.setattr("sys.argv", ["serving.client", *arguments, "--overlay", str(tmp_path / "overlay.mp4")])
-    for name in ("OPENCV_LOG_LEVEL", "OPENCV_FFMPEG_LOGLEVEL"):
-        monkeypatch.setenv(name, "")  # which `main` sets, restored afterwards
-    assert main() == 2
-    out, error = capfd.readouterr()
-    assert out == ""
-    assert error == f"no server answers at {address}: start one with 'python -m serving.server BUNDLE'\n"
+    outputs = ("--labels", tmp_path / "labels", "--overlay", tmp_path / "overlay.mp4")
+    done = run_client(video, "--server", address, "--connect-s", "0.5", *outputs)
+    assert (done.returncode, done.stdout) == (2, "")
+    *attempts, sentence = done.stderr.splitlines()
+    assert sentence == f"no server answers at {address}: start one with 'python -m serving.server BUNDLE'"
+    assert attempts
+    assert all(line.startswith("UNAVAILABLE, ") for line in attempts)
     assert names(tmp_path) == set()
 
 
 @pytest.fixture(scope="session")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seconds of work, so that a test can step in."""
-    return write_video(tmp_path_factory.mktemp("videos") / "long.mp4", 2000, SIZE, SIZE)
+    return write_video(tmp_path_factory.mktemp("videos") / "long.mp4", LONG, SIZE, SIZE)
 
 
 @contextlib.contextmanager
-def client_in_the_middle(server: ServerProcess, video: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def client_in_the_middle(
+    server: ServerProcess, video: Path, folder: Path, *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
     """A client that has written a few label maps, and is not through."""
     outputs = ["--labels", str(folder / "labels"), "--overlay", str(folder / "overlay.mp4")]
     unfinished = folder / ".labels.unfinished"
     with subprocess.Popen(
-        [*CLIENT_COMMAND, str(video), "--server", server.address, *outputs],
+        [*CLIENT_COMMAND, str(video), "--server", server.address, *outputs, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -281,21 +338,115 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_written(
     log = tmp_path_factory.mktemp("server") / "log"
     with (
         start_server(log, str(toy_folder)) as server,
-        client_in_the_middle(server, long_video, tmp_path) as client,
+        client_in_the_middle(server, long_video, tmp_path, "--outage-s", "0.5") as client,
     ):
         server.process.kill()
         out, error = client.communicate()
     assert (client.returncode, out) == (2, "")
-    assert error.startswith("the server ended the stream with UNAVAILABLE: ")
-    assert error.count("\n") == 1, error
+    assert error.splitlines()[-1].startswith("the server ended the call with UNAVAILABLE and did not serve in ")
     assert names(tmp_path) == set()
 
 
-def test_a_client_that_is_interrupted_leaves_nothing_half_written(
+def test_a_server_that_comes_back_is_told_of_and_nothing_is_missing(
+    toy_folder: Path, long_video: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    logs = tmp_path_factory.mktemp("server")
+    with (
+        start_server(logs / "first", str(toy_folder)) as server,
+        client_in_the_middle(server, long_video, tmp_path, "--json") as client,
+    ):
+        server.process.kill()
+        server.process.wait()
+        with start_server(logs / "second", str(toy_folder), port=server.port):
+            out, error = client.communicate()
+    summary = json.loads(out)
+    assert client.returncode == 0
+    assert (summary["frames"], summary["answered"], summary["reconnects"]) == (LONG, LONG, 1)
+    assert "the stream goes on with a key frame" in error
+    assert len(names(tmp_path / "labels")) == LONG
+
+
+def test_an_interrupted_file_is_kept_in_part_under_names_that_say_so(
     toy_server: ServerProcess, long_video: Path, tmp_path: Path
 ) -> None:
-    with client_in_the_middle(toy_server, long_video, tmp_path) as client:
+    with client_in_the_middle(toy_server, long_video, tmp_path, "--json") as client:
         client.send_signal(signal.SIGINT)
         out, error = client.communicate()
-    assert (client.returncode, out, error) == (130, "", "")
-    assert names(tmp_path) == set()
+    assert client.returncode == 130
+    summary = json.loads(out)
+    assert error.splitlines() == [
+        "stopping once the frames under way are answered; Ctrl-C again keeps nothing",
+        f"interrupted; {tmp_path / 'labels.partial'} holds what was done;"
+        f" {tmp_path / 'overlay.partial.mp4'} holds what was done",
+    ]
+    assert names(tmp_path) == {"labels.partial", "overlay.partial.mp4"}
+    assert 2 < summary["frames"] < LONG
+    assert len(names(tmp_path / "labels.partial")) == summary["frames"]
+    assert len(frames_of(tmp_path / "overlay.partial.mp4")) == summary["frames"]
+
+
+def test_a_client_that_is_interrupted_twice_keeps_nothing(toy_folder: Path, long_video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with (
+        start_server(tmp_path / "log", str(toy_folder)) as server,
+        client_in_the_middle(server, long_video, folder) as client,
+    ):
+        server.process.send_signal(signal.SIGSTOP)  # so that no answer ends the stream between the two
+        time.sleep(0.2)
+        client.send_signal(signal.SIGINT)
+        assert client.stderr is not None
+        assert client.stderr.readline().startswith("stopping once ")
+        client.send_signal(signal.SIGINT)
+        out, error = client.communicate()
+    assert (client.returncode, out, error) == (130, "", "interrupted: nothing is kept\n")
+    assert names(folder) == set()
+
+
+# --- sources and the ways to ask ------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_images_becomes_an_overlay_of_the_frame_rate_that_was_asked_for(
+    toy_server: ServerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for value in (8, 9, 10):
+        cv2.imwrite(str(tmp_path / "images" / f"{value}.png"), np.full((48, 64, 3), value, np.uint8))
+    options = ClientOptions(
+        source=str(tmp_path / "images"),
+        server=toy_server.address,
+        labels=tmp_path / "labels",
+        overlay=tmp_path / "overlay.mp4",
+        fps=12.5,
+        encoding="rgb",
+        label_encoding="delta-rle",
+    )
+    assert run(options).answered == 3
+    overlay = open_video(str(tmp_path / "overlay.mp4"))
+    assert (overlay.fps, overlay.num_frames) == (12.5, 3)
+    found = [decode_png((tmp_path / "labels" / f"{index:06d}.png").read_bytes()) for index in range(3)]
+    assert [int(labels.max()) for labels in found] == [16, 17, 27]  # totals 8, 8, 17
+
+
+def test_a_live_source_that_is_interrupted_is_complete(
+    toy_server: ServerProcess, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that plays the part of a camera."""
+    camera = replace(cast("CapturedVideo", open_video(str(video))), is_live=True)
+    monkeypatch.setattr("serving.client.command.open_video", lambda source, fps: camera)
+    options = ClientOptions(source="0", server=toy_server.address, labels=tmp_path / "labels", delivery="block")
+    interruption = Interruption()
+    interruption.is_wanted = True
+    outcome = stream_video(options, interruption, Console(file=io.StringIO()), ignore_event)
+    assert (interruption.has_cut, outcome.is_partial) == (True, False)
+    assert names(tmp_path) == {"labels"}
+
+
+def test_live_sources_ask_for_the_latest_and_files_for_everything(video: Path) -> None:
+    options = ClientOptions(source=str(video), adaptive=True, max_interval=9, target_ms=40, encoding="nv12")
+    file = cast("CapturedVideo", open_video(str(video)))
+    asked = options.stream_options(file)
+    assert asked.delivery == "block"
+    assert (asked.size, asked.outputs.labels, asked.latency.target_ms) == (file.size, "none", 40)
+    assert asked.key_frames == AdaptiveKeyFrames(max_interval=9)
+    assert options.stream_options(replace(file, is_live=True)).delivery == "latest-only"
