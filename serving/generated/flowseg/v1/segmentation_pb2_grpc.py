@@ -87,8 +87,8 @@ class SegmentationServiceServicer:
         CANCELLED            an administrator closed the stream
         INTERNAL             too many frames in a row failed, or a bug of the server
 
-        Every status carries google.rpc.ErrorInfo with a reason for machines (IDLE_TIMEOUT, for one) as a detail;
-        INVALID_ARGUMENT also google.rpc.BadRequest, RESOURCE_EXHAUSTED google.rpc.QuotaFailure, and both it and UNAVAILABLE
+        Every status but that of a bug carries google.rpc.ErrorInfo with a reason for machines (IDLE_TIMEOUT, for one) as a
+        detail; INVALID_ARGUMENT also google.rpc.BadRequest, RESOURCE_EXHAUSTED google.rpc.QuotaFailure, and both it and UNAVAILABLE
         google.rpc.RetryInfo. A message of more than twice the limit of a frame never reaches the service: gRPC itself ends
         the call with RESOURCE_EXHAUSTED, without details and without a summary.
         """
