@@ -55,6 +55,7 @@ class ModelLoader:
         """
         await asyncio.to_thread(model.load, self._metrics.watch_runs(model.label))
         self._metrics.watch_streams(model.label, functools.partial(getattr, model, "num_streams"))
+        self._metrics.watch_drift(model.label, model.drift)
         logger.info(
             "%s is warm: %s for frames of %s pixels on %s",
             model.label,

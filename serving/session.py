@@ -101,7 +101,7 @@ class Session:
         self._limits, self._pool, self._metrics = surroundings.limits, surroundings.pool, surroundings.metrics
         self._decoder = open_decoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
         self._encoder = AnswerEncoder(model, config.outputs)
-        self._drift = DriftMeter(model.bundle.manifest)
+        self._drift = DriftMeter(model.bundle.manifest.baseline)
         self._key_frames = config.key_frames
         self._elasticity = None if config.objective is None else Elasticity(config.objective)
         self._in_flight: deque[InFlight] = deque()
@@ -370,6 +370,7 @@ class Session:
             self._observe_latency((time.perf_counter() - frame.received_at) * 1e3)
             return error
         self._results.append((number, result))
+        self.model.drift.observe(result)
         drift = self._drift.observe(result)
         message = await self._encode(frame, decoded, previous, Outcome(result, drift=drift))
         while self._results[0][0] < number:  # frames that are still to be answered come after this one

@@ -35,11 +35,14 @@ from serving.bundle import (
     NEXT,
     RESULTS,
     SIGNALS,
+    Baseline,
     Bundle,
     ClassInfo,
+    DomainBaseline,
     GraphFile,
     Manifest,
     RuntimeName,
+    Spread,
     StateTensor,
     Variant,
     file_sha256,
@@ -69,6 +72,13 @@ KEY_POISON, STEP_POISON = 254, 255
 def toy_frame(value: int) -> NDArray[np.uint8]:
     """A frame of one value."""
     return np.full((SIZE, SIZE, 3), value, np.uint8)
+
+
+def toy_baseline(value: int = 64) -> Baseline:
+    """Of frames of one value, whose standard deviation is 16."""
+    still = {name: Spread(mean=0 if name == "warp_residual" else value / 256, std=16 / 256) for name in SIGNALS}
+    domain = DomainBaseline(frames=160, clip_frames=11, signals=still)
+    return Baseline(key_frame_interval=1000, measured_on="the toy", domains={"target": domain})
 
 
 def step_result(**fields: object) -> StepResult:
@@ -144,6 +154,7 @@ def write_toy_bundle(
     name: str = "toy",
     version: str = "1",
     runtimes: tuple[RuntimeName, ...] = ("onnxruntime-cpu", "onnxruntime-cuda"),
+    baseline: Baseline | None = None,
 ) -> Path:
     """Writes the toy into a new folder."""
     folder.mkdir()
@@ -212,6 +223,7 @@ def write_toy_bundle(
             variants=(variant,),
             provenance={"recipe": "toy"},
             verification={},
+            baseline=baseline,
         ),
     )
     return folder
