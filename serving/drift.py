@@ -6,10 +6,12 @@ people to see: night, rain, another lens, or a camera that somebody turned to th
 
 The unit is the standard deviation of frames, not that of a mean of some dozens: the frames of a stream are of one scene
 and alike, so what their mean scatters by is the scene, and that does not average out. It is at most the deviation of
-frames, so on the domain of the baseline the drift stays about one or below (the README tells what was measured).
+frames, so on the domain of the baseline the drift stays about one or below.
 """
 
 from dataclasses import dataclass
+
+from pydantic import JsonValue
 
 from serving.bundle import Baseline, Spread
 from serving.results import StepResult
@@ -17,7 +19,7 @@ from serving.results import StepResult
 DRIFT_SIGNALS = ("mean_confidence", "mean_entropy", "disagreement")  # not the residual: it is of motion, not of looks
 STREAM_MEMORY = 64  # frames that the running means of a stream are of, about: some seconds of video
 MODEL_MEMORY = 1024  # frames of all streams together that those of a model are of
-MIN_FRAMES = 16  # before there is a drift at all
+MIN_FRAMES = 32  # before there is a drift at all: with 16, one of 40 streams of the domain itself began above 2.5
 MIN_DEVIATION = 0.01  # of a baseline, which may be of few scenes: smaller changes are not worth a word
 
 
@@ -28,6 +30,10 @@ class SignalDrift:
     mean: float  # of recent frames
     baseline: Spread
     deviations: float  # from the baseline's mean to this one, in standard deviations
+
+    def describe(self) -> dict[str, JsonValue]:
+        """As JSON."""
+        return {"mean": self.mean, "baseline": self.baseline.model_dump(), "deviations": self.deviations}
 
 
 class DriftMeter:

@@ -83,10 +83,7 @@ def create_app(models: Models, readiness: Readiness, metrics: Metrics) -> FastAP
 
 
 def _signals(meter: DriftMeter) -> dict[str, JsonValue]:
-    return {
-        name: {"mean": signal.mean, "baseline": signal.baseline.model_dump(), "deviations": signal.deviations}
-        for name, signal in meter.signals.items()
-    }
+    return {name: signal.describe() for name, signal in meter.signals.items()}
 
 
 class HttpServer(uvicorn.Server):

@@ -49,6 +49,7 @@ from serving.bundle import (
     read_bundle,
     write_manifest,
 )
+from serving.drift_recorder import DriftRecorder
 from serving.engine import Engine
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.loading import ModelLoader
@@ -339,7 +340,11 @@ def close_all(models: Models) -> None:
 
 @contextlib.asynccontextmanager
 async def serve_here(
-    *models: ServedModel, limits: Limits = LIMITS, is_loaded: bool = True, pool: Executor | None = None
+    *models: ServedModel,
+    limits: Limits = LIMITS,
+    is_loaded: bool = True,
+    pool: Executor | None = None,
+    recorder: DriftRecorder | None = None,
 ) -> AsyncIterator[LocalServer]:
     """Serves models on a free port."""
     metrics = Metrics()
@@ -352,7 +357,8 @@ async def serve_here(
         served, sessions = Models(list(models)), Sessions()
         stack.callback(close_all, served)
         loader = ModelLoader(served, ServerOptions(threads=1), metrics)
-        service = SegmentationService(served, Surroundings(limits, pool, metrics), sessions, loader.unload_finished)
+        surroundings = Surroundings(limits, pool, metrics, recorder)
+        service = SegmentationService(served, surroundings, sessions, loader.unload_finished)
         admin = AdminService(served, loader, sessions, grace_s=10)
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above
