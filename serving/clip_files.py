@@ -1,6 +1,6 @@
 """Clips on the disk: folders of numbered JPEG images, as `training` reads them, that together have a bounded size.
 
-    ROOT/street@1/stream-7-20261125T031500.250Z/000000.jpg, 000001.jpg, ..., clip.json
+    ROOT/street@1/stream-7-20261125T031500Z-0/000000.jpg, 000001.jpg, ..., clip.json
 
 A clip is written aside and gets its name once it is whole. Folders can be read by their owner alone: they hold videos
 of people. Names are made of the model's label and the server's own name of the stream, never of what a client sent.

@@ -61,7 +61,8 @@ class StreamRecorder:
         self._recorder, self._meter = recorder, meter
         self._stream_id, self._model, self._encoding = stream_id, model, encoding
         self._clip: _OpenClip | None = None
-        self._num_clips = 0  # that were long enough
+        self._num_begun = 0  # clips
+        self._num_clips = 0  # of those that were long enough
         self._num_bytes = 0  # of those, as far as they are written
         self._next_number = 0  # before which no clip begins
 
@@ -114,7 +115,8 @@ class StreamRecorder:
 
     def _begin(self) -> "_OpenClip":
         now = datetime.now(UTC)
-        name = f"{self._stream_id}-{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z"
+        name = f"{self._stream_id}-{now:%Y%m%dT%H%M%SZ}-{self._num_begun}"  # clips of one second differ too
+        self._num_begun += 1
         return _OpenClip(QueuedClip(self._recorder.writer, self._model, name, self._count_bytes), now)
 
     def _end(self) -> None:
