@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serving import clip_writer
+from serving.answers import AnswerEncoder, DecodedFrame, Outcome
 from serving.bundle import Bundle, read_bundle
 from serving.clip_files import ClipFolder, RecordingFolder
 from serving.clip_writer import MIN_CLIP_FRAMES, ClipWriter
@@ -332,3 +333,28 @@ async def test_a_stream_of_a_model_without_a_baseline_is_not_recorded(recording:
         answered = await converse(server.address, configuration(), *requests(*[128] * NUM_FRAMES))
     assert answered.results[-1].quality.drift == 0
     assert recording.clips() == []
+
+
+@in_asyncio
+async def test_frames_decoded_for_recording_are_let_go_once_the_stream_pauses(
+    recording: Recording, tmp_path: Path
+) -> None:
+    """Of PNG frames, which must be decoded; the two that are answered at the clip's edge are in flight."""
+    model = served_model(write_model(tmp_path))
+    kept: list[bool] = []
+    encode = AnswerEncoder.encode
+
+    def watch(
+        encoder: AnswerEncoder, frame: pb.Frame, decoded: DecodedFrame, outcome: Outcome, received_at: float
+    ) -> pb.FrameResult:
+        kept.append(decoded.native is not None)
+        return encode(encoder, frame, decoded, outcome, received_at)
+
+    delivery = {"max_in_flight": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnswerEncoder, "encode", watch)
+        async with serve_here(model, recorder=recording.recorder) as server:
+            await converse(server.address, configuration(delivery=delivery), *requests(*[128] * (NUM_FRAMES + 30)))
+    assert kept.index(True) > MIN_FRAMES
+    assert CLIP <= kept.count(True) <= CLIP + 2
+    assert recording.lengths() == [CLIP]
