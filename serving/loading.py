@@ -55,6 +55,9 @@ class ModelLoader:
         """
         await asyncio.to_thread(model.load, self._metrics.watch_runs(model.label))
         self._metrics.watch_streams(model.label, functools.partial(getattr, model, "num_streams"))
+        self._metrics.watch_drift(model.label, model.drift)
+        if self._options.record_drift is not None and model.bundle.manifest.baseline is None:
+            logger.warning("%s has no baseline, so nothing of its streams is recorded: export it again", model.label)
         logger.info(
             "%s is warm: %s for frames of %s pixels on %s",
             model.label,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from serving.bundle import Bundle, BundleError, Variant
+from serving.drift import MODEL_MEMORY, DriftMeter
 from serving.engine import Engine
 from serving.errors import (
     InvalidRequestError,
@@ -32,6 +33,11 @@ class ServedModel:
     max_batch: int  # frames
     engines: list[Engine] = field(default_factory=list)
     is_retiring: bool = False  # takes no new streams
+    drift: DriftMeter = field(init=False)  # of all its streams together
+
+    def __post_init__(self) -> None:
+        """Begins to tell drift."""
+        self.drift = DriftMeter(self.bundle.manifest.baseline, MODEL_MEMORY)
 
     @property
     def label(self) -> str:

@@ -1,16 +1,18 @@
 """Prometheus metrics. Labels are models, parts and outcomes: never streams or clients, whose number has no bound."""
 
+import functools
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serving.bundle import SIGNALS
+from serving.drift import DriftMeter
 from serving.graphs import GraphRun
 from serving.results import StepResult
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-DEVIATIONS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+DEVIATIONS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
 class Metrics:
@@ -55,9 +57,15 @@ class Metrics:
         )
         self._drift = Histogram(
             "flowseg_drift",
-            "How far a frame's stream is from the model's baseline, in standard deviations.",
+            "How far a frame's stream is from the model's baseline, in standard deviations, where that is known.",
             ["model"],
             buckets=DEVIATIONS,
+            registry=self.registry,
+        )
+        self._model_drift = Gauge(
+            "flowseg_model_drift",
+            "How far the recent frames of all streams together are from the model's baseline, in standard deviations.",
+            ["model"],
             registry=self.registry,
         )
 
@@ -74,7 +82,8 @@ class Metrics:
         """Records the signals of a frame, and how far its stream is from the baseline, in standard deviations."""
         for signal in SIGNALS:
             self._quality.labels(model, signal).observe(getattr(result, signal))
-        self._drift.labels(model).observe(drift)
+        if drift:  # else the model has no baseline, or the stream has just begun
+            self._drift.labels(model).observe(drift)
 
     def stream_ended(self, model: str, status: str) -> None:
         """Counts a stream."""
@@ -84,9 +93,14 @@ class Metrics:
         """Asks `count` for the open streams of a model whenever somebody looks."""
         self._open_streams.labels(model).set_function(count)
 
+    def watch_drift(self, model: str, meter: DriftMeter) -> None:
+        """Asks `meter` for the drift of a model whenever somebody looks."""
+        self._model_drift.labels(model).set_function(functools.partial(getattr, meter, "drift"))
+
     def forget(self, model: str) -> None:
-        """Shows the streams of a model no more; what was counted stays."""
+        """Shows the streams and the drift of a model no more; what was counted stays."""
         self._open_streams.remove(model)
+        self._model_drift.remove(model)
 
     def watch_runs(self, model: str) -> Callable[[GraphRun], None]:
         """What an engine is to tell its runs to."""

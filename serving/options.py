@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from serving.bundle import Precision, parse_size
+from serving.clip_writer import MIN_CLIP_FRAMES
 from serving.messages import MAX_INTERVAL, Limits
 from serving.runtimes.choice import RuntimeChoice
 
@@ -44,6 +45,12 @@ class ServerOptions:
     idle_timeout_s: float = 300.0  # seconds without a frame, or without taking an answer, that end a stream
     resume_s: float = 30.0  # seconds that the state of a stream is kept after its connection broke; 0 keeps none
     grace_s: float = 10.0  # seconds that streams have to end on SIGTERM
+    # folder for clips of streams that drift, as a target for training: video of people, readable by you alone; None
+    # records nothing
+    record_drift: Path | None = None
+    record_drift_mb: float = 500.0  # that the folder may hold, in megabytes (10^6 bytes), with what lies in it already
+    record_drift_frames: int = 30  # of a clip
+    drift_threshold: float = 2.5  # above which a stream is recorded, in standard deviations of the model's baseline
     json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
 
     def check(self) -> None:
@@ -53,7 +60,7 @@ class ServerOptions:
         for name in ("max_streams", "max_batch", "max_in_flight", "max_consecutive_errors", "codec_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
-        for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s"):
+        for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s", "record_drift_mb", "drift_threshold"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(
                     f"--{name.replace('_', '-')} must be more than 0 and finite, not {getattr(self, name)}"
@@ -67,9 +74,17 @@ class ServerOptions:
         for name in ("threads", "grace_s", "resume_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
+        self._check_recording()
         kinds = {device.partition(":")[0] for device in self.devices()}
         if len(kinds) > 1:
             raise ValueError(f"--device {self.device} mixes {' and '.join(sorted(kinds))}: run a server for each kind")
+
+    def _check_recording(self) -> None:
+        if self.record_drift_frames < MIN_CLIP_FRAMES:
+            raise ValueError(f"--record-drift-frames must be {MIN_CLIP_FRAMES} or more, not {self.record_drift_frames}")
+        for name in ("record_drift_mb", "record_drift_frames", "drift_threshold"):
+            if self.record_drift is None and getattr(self, name) != getattr(ServerOptions, name):
+                raise ValueError(f"--{name.replace('_', '-')} does nothing without --record-drift DIR: give both")
 
     def devices(self) -> tuple[str, ...]:
         """Each of them."""

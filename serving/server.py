@@ -21,6 +21,9 @@ from grpc_reflection.v1alpha import reflection
 
 from serving.admin import ADMIN_SERVICE, AdminService, announce_reload
 from serving.bundle import BundleError
+from serving.clip_files import RecordingFolder
+from serving.clip_writer import ClipWriter
+from serving.drift_recorder import DriftRecorder
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.loading import ModelLoader, read_model
 from serving.models import Models
@@ -46,6 +49,20 @@ def read_models(options: ServerOptions) -> Models:
     return Models([read_model(folder, options) for folder in options.bundles])
 
 
+def open_recorder(options: ServerOptions) -> DriftRecorder | None:
+    """What keeps clips of streams that drift, if that is asked for.
+
+    Raises:
+        RecordingError: if the folder cannot be recorded into.
+    """
+    if options.record_drift is None:
+        return None
+    recordings = RecordingFolder(options.record_drift, int(options.record_drift_mb * 1e6))
+    return DriftRecorder(
+        ClipWriter(recordings), threshold=options.drift_threshold, clip_frames=options.record_drift_frames
+    )
+
+
 @dataclass(frozen=True)
 class Ports:
     """Where a server listens."""
@@ -55,7 +72,7 @@ class Ports:
     admin: int | None  # None: nowhere
 
 
-async def serve(options: ServerOptions, models: Models) -> None:
+async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder | None) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
@@ -69,7 +86,8 @@ async def serve(options: ServerOptions, models: Models) -> None:
     metrics, readiness, limits = Metrics(), Readiness(), options.limits()
     pool = ThreadPoolExecutor(options.codec_threads, thread_name_prefix="codec")
     sessions, loader = Sessions(), ModelLoader(models, options, metrics)
-    service = SegmentationService(models, Surroundings(limits, pool, metrics), sessions, loader.unload_finished)
+    surroundings = Surroundings(limits, pool, metrics, recorder)
+    service = SegmentationService(models, surroundings, sessions, loader.unload_finished)
     admin = AdminService(models, loader, sessions, options.grace_s)
     health = health_aio.HealthServicer()
     message_bytes = 2 * limits.max_frame_bytes + MESSAGE_OVERHEAD  # so that we say what is wrong with too large a frame
@@ -121,6 +139,8 @@ async def serve(options: ServerOptions, models: Models) -> None:
         for model in models:
             await asyncio.to_thread(model.close)
         pool.shutdown()
+        if recorder is not None:
+            await asyncio.to_thread(recorder.close)
 
 
 def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
@@ -182,10 +202,11 @@ def main() -> int:
     try:
         options.check()
         models = read_models(options)
+        recorder = open_recorder(options)
     except ValueError as error:
         return refuse(error)
     try:
-        asyncio.run(serve(options, models))
+        asyncio.run(serve(options, models, recorder))
     except (AddressError, BundleError) as error:
         return refuse(error)
     return 0

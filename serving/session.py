@@ -16,6 +16,7 @@ import grpc
 from serving.answers import AnswerEncoder, DecodedFrame, Outcome, decode_frame
 from serving.decoders import open_decoder
 from serving.drift import DriftMeter
+from serving.drift_recorder import DriftRecorder, StreamRecorder
 from serving.elasticity import Elasticity
 from serving.errors import (
     DropReason,
@@ -59,6 +60,7 @@ class Surroundings:
     limits: Limits
     pool: Executor  # decodes and encodes
     metrics: Metrics
+    recorder: DriftRecorder | None = None  # None if nobody asked for recording
 
 
 class ReceivedFrame(NamedTuple):
@@ -101,7 +103,10 @@ class Session:
         self._limits, self._pool, self._metrics = surroundings.limits, surroundings.pool, surroundings.metrics
         self._decoder = open_decoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
         self._encoder = AnswerEncoder(model, config.outputs)
-        self._drift = DriftMeter(model.bundle.manifest)
+        self._drift = DriftMeter(model.bundle.manifest.baseline)
+        self._recorder: StreamRecorder | None = None
+        if surroundings.recorder is not None:
+            self._recorder = surroundings.recorder.watch(started.stream_id, model.label, config.encoding, self._drift)
         self._key_frames = config.key_frames
         self._elasticity = None if config.objective is None else Elasticity(config.objective)
         self._in_flight: deque[InFlight] = deque()
@@ -140,6 +145,8 @@ class Session:
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
+            if self._recorder is not None:
+                self._recorder.close()
         await self._write(pb.SegmentStreamResponse(summary=self._summary))
         if self._ending is not None:
             raise self._ending
@@ -370,7 +377,10 @@ class Session:
             self._observe_latency((time.perf_counter() - frame.received_at) * 1e3)
             return error
         self._results.append((number, result))
+        self.model.drift.observe(result)
         drift = self._drift.observe(result)
+        if self._recorder is not None:
+            self._recorder.observe(number, frame.message, decoded.native)
         message = await self._encode(frame, decoded, previous, Outcome(result, drift=drift))
         while self._results[0][0] < number:  # frames that are still to be answered come after this one
             self._results.popleft()
@@ -411,7 +421,10 @@ class Session:
         self.notify(pb.StreamNotice(kind=pb.NOTICE_KIND_DEGRADED, message=message, level=self._elasticity.number))
 
     def _decode(self, encoded: bytes) -> DecodedFrame:
-        return decode_frame(self._decoder, encoded, self.model.size, bool(self._config.outputs.overlay))
+        keeps_native = bool(self._config.outputs.overlay) or (
+            self._recorder is not None and self._recorder.keeps_native
+        )
+        return decode_frame(self._decoder, encoded, self.model.size, keeps_native)
 
 
 async def _give(answer: Answer) -> Answer:

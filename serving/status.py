@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from serving.drift import DriftMeter
 from serving.models import Models
 from serving.observability import Metrics
 
@@ -67,17 +68,22 @@ def create_app(models: Models, readiness: Readiness, metrics: Metrics) -> FastAP
 
     @app.get("/v1/models")
     def list_models() -> dict[str, list[dict[str, JsonValue]]]:
-        """The models, as ListModels gives them."""
+        """The models as ListModels gives them, and the drift of each: of all its streams, signal by signal."""
         return {
             "models": [
                 MessageToDict(
                     model.describe(), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
                 )
+                | {"drift": model.drift.drift, "signals": _signals(model.drift)}
                 for model in models
             ]
         }
 
     return app
+
+
+def _signals(meter: DriftMeter) -> dict[str, JsonValue]:
+    return {name: signal.describe() for name, signal in meter.signals.items()}
 
 
 class HttpServer(uvicorn.Server):

@@ -35,17 +35,21 @@ from serving.bundle import (
     NEXT,
     RESULTS,
     SIGNALS,
+    Baseline,
     Bundle,
     ClassInfo,
+    DomainBaseline,
     GraphFile,
     GraphRuntime,
     Manifest,
+    Spread,
     StateTensor,
     Variant,
     file_sha256,
     read_bundle,
     write_manifest,
 )
+from serving.drift_recorder import DriftRecorder
 from serving.engine import Engine
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.loading import ModelLoader
@@ -70,6 +74,13 @@ TOO_MUCH = 77  # for the memory of a FullDevice
 def toy_frame(value: int) -> NDArray[np.uint8]:
     """A frame of one value."""
     return np.full((SIZE, SIZE, 3), value, np.uint8)
+
+
+def toy_baseline(value: int = 64) -> Baseline:
+    """Of frames of one value, whose standard deviation is 16."""
+    still = {name: Spread(mean=0 if name == "warp_residual" else value / 256, std=16 / 256) for name in SIGNALS}
+    domain = DomainBaseline(frames=160, clip_frames=11, signals=still)
+    return Baseline(key_frame_interval=1000, measured_on="the toy", domains={"target": domain})
 
 
 def step_result(**fields: object) -> StepResult:
@@ -145,6 +156,7 @@ def write_toy_bundle(
     name: str = "toy",
     version: str = "1",
     runtimes: tuple[GraphRuntime, ...] = ("onnxruntime-cpu", "onnxruntime-cuda"),
+    baseline: Baseline | None = None,
 ) -> Path:
     """Writes the toy into a new folder."""
     folder.mkdir()
@@ -213,6 +225,7 @@ def write_toy_bundle(
             variants=(variant,),
             provenance={"recipe": "toy"},
             verification={},
+            baseline=baseline,
         ),
     )
     return folder
@@ -337,7 +350,11 @@ def close_all(models: Models) -> None:
 
 @contextlib.asynccontextmanager
 async def serve_here(
-    *models: ServedModel, limits: Limits = LIMITS, is_loaded: bool = True, pool: Executor | None = None
+    *models: ServedModel,
+    limits: Limits = LIMITS,
+    is_loaded: bool = True,
+    pool: Executor | None = None,
+    recorder: DriftRecorder | None = None,
 ) -> AsyncIterator[LocalServer]:
     """Serves models on a free port."""
     metrics = Metrics()
@@ -350,7 +367,8 @@ async def serve_here(
         served, sessions = Models(list(models)), Sessions()
         stack.callback(close_all, served)
         loader = ModelLoader(served, ServerOptions(threads=1), metrics)
-        service = SegmentationService(served, Surroundings(limits, pool, metrics), sessions, loader.unload_finished)
+        surroundings = Surroundings(limits, pool, metrics, recorder)
+        service = SegmentationService(served, surroundings, sessions, loader.unload_finished)
         admin = AdminService(served, loader, sessions, grace_s=10)
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above

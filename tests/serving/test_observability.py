@@ -1,8 +1,9 @@
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.drift import MIN_FRAMES, DriftMeter
 from serving.graphs import GraphRun
 from serving.observability import Metrics
-from tests.serving.conftest import step_result
+from tests.serving.conftest import step_result, toy_baseline
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -43,6 +44,24 @@ def test_signals_of_drift_are_recorded() -> None:
         assert value(metrics, "flowseg_quality_sum", model="toy@1", signal=signal) == expected
     assert value(metrics, "flowseg_drift_bucket", model="toy@1", le="3.0") == 0
     assert value(metrics, "flowseg_drift_bucket", model="toy@1", le="4.0") == 1
+
+
+def test_a_drift_that_is_not_known_is_not_recorded() -> None:
+    metrics = Metrics()
+    metrics.quality("toy@1", step_result(), drift=0.0)
+    assert value(metrics, "flowseg_drift_count", model="toy@1") is None
+
+
+def test_the_drift_of_a_model_is_told_when_somebody_looks_until_it_is_forgotten() -> None:
+    metrics, meter = Metrics(), DriftMeter(toy_baseline(64))
+    metrics.watch_drift("toy@1", meter)
+    assert value(metrics, "flowseg_model_drift", model="toy@1") == 0
+    still = {"mean_confidence": 0.25, "mean_entropy": 0.25, "disagreement": 0.5}
+    for _ in range(MIN_FRAMES):
+        meter.observe(step_result(key_frame_age=1, **still))
+    assert value(metrics, "flowseg_model_drift", model="toy@1") == 4
+    metrics.forget("toy@1")
+    assert value(metrics, "flowseg_model_drift", model="toy@1") is None
 
 
 def test_ended_streams_are_counted_by_status() -> None:

@@ -52,12 +52,22 @@ def test_options_have_the_names_of_their_fields() -> None:
         ("threads", -1, "--threads must be 0 or more and finite, not -1"),
         ("grace_s", -0.5, "--grace-s must be 0 or more and finite, not -0.5"),
         ("resume_s", math.nan, "--resume-s must be 0 or more and finite, not nan"),
+        ("record_drift_mb", 0.0, "--record-drift-mb must be more than 0 and finite, not 0.0"),
+        ("drift_threshold", math.nan, "--drift-threshold must be more than 0 and finite, not nan"),
+        ("record_drift_frames", 10, "--record-drift-frames must be 11 or more, not 10"),
+        ("record_drift_mb", 9.0, "--record-drift-mb does nothing without --record-drift DIR: give both"),
+        ("record_drift_frames", 60, "--record-drift-frames does nothing without --record-drift DIR: give both"),
+        ("drift_threshold", 4.0, "--drift-threshold does nothing without --record-drift DIR: give both"),
         ("device", "cpu,cuda:1", "--device cpu,cuda:1 mixes cpu and cuda: run a server for each kind"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_option(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         replace(DEFAULTS, **{field: value}).check()
+
+
+def test_recording_takes_effect_with_a_folder(tmp_path: Path) -> None:
+    replace(DEFAULTS, record_drift=tmp_path, record_drift_mb=9.0, record_drift_frames=60, drift_threshold=4.0).check()
 
 
 def test_clients_are_held_to_the_options() -> None:

@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from serving.clip_files import RecordingFolder
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from tests.serving.conftest import (
     PATIENCE_S,
@@ -361,6 +362,17 @@ def test_both_servers_on_one_port_are_refused(toy_folder: Path) -> None:
     assert sentence == f"cannot listen on 127.0.0.1:{port}: Address already in use"
 
 
+def test_a_folder_to_record_into_that_is_taken_or_cannot_be_made_is_refused(toy_folder: Path, tmp_path: Path) -> None:
+    ports = ("--port", "0", "--http-port", "0")
+    recordings = RecordingFolder(tmp_path / "drifted", 1000)
+    sentence = refusal(str(toy_folder), "--record-drift", str(tmp_path / "drifted"), *ports)
+    assert sentence == f"another server records into {tmp_path / 'drifted'}: give each a folder of its own"
+    recordings.close()
+    (tmp_path / "file").touch()
+    sentence = refusal(str(toy_folder), "--record-drift", str(tmp_path / "file"), *ports)
+    assert sentence == f"{tmp_path / 'file'} cannot be recorded into (File exists): choose another folder"
+
+
 def change_a_byte(folder: Path) -> None:
     graph = folder / "step.onnx"
     encoded = bytearray(graph.read_bytes())
@@ -417,6 +429,7 @@ PICKS = (
         (["--max-streams", "0"], "--max-streams must be 1 or more, not 0"),
         (["--port", "65536"], "--port must be within 0..65535, not 65536"),
         (["--device", "abacus"], "'abacus' is no device: choose cpu, cuda or cuda:N"),
+        (["--record-drift-mb", "9"], "--record-drift-mb does nothing without --record-drift DIR: give both"),
         (["--runtime", "tensorrt"], "'cpu' is no device for TensorRT: choose cuda or cuda:N"),
         (
             ["--runtime", "openvino", "--device", "cuda"],
@@ -431,7 +444,7 @@ PICKS = (
             "two bundles have the same name and version: serve one of them, or export with --version",
         ),
     ],
-    ids=["value", "port", "device", "no GPU", "no CPU", "precision", "size", "no size", "host", "twice"],
+    ids=["value", "port", "device", "no folder", "no GPU", "no CPU", "precision", "size", "no size", "host", "twice"],
 )
 def test_an_option_that_cannot_work_is_refused(toy_folder: Path, arguments: list[str], sentence: str) -> None:
     given = [argument.format(folder=toy_folder) for argument in arguments]
