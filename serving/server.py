@@ -20,6 +20,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from serving.admin import ADMIN_SERVICE, AdminService, announce_reload
+from serving.answering import Surroundings
 from serving.bundle import BundleError
 from serving.clip_files import RecordingFolder
 from serving.clip_writer import ClipWriter
@@ -30,7 +31,6 @@ from serving.models import Models
 from serving.observability import Metrics
 from serving.options import ServerOptions
 from serving.service import SERVICE, SegmentationService
-from serving.session import Surroundings
 from serving.sessions import Sessions
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
 

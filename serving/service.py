@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import grpc
 
+from serving.answering import Surroundings
 from serving.answers import AnswerEncoder, Outcome, decode_frame
 from serving.decoders import open_decoder
 from serving.errors import (
@@ -26,7 +27,7 @@ from serving.key_frames import Manual
 from serving.messages import SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
 from serving.models import Models, ServedModel
 from serving.parking import Parking, new_token
-from serving.session import Session, StreamContext, Surroundings
+from serving.session import Session, StreamContext
 from serving.sessions import Sessions
 from serving.statuses import Context, abort, status_of
 from serving.stream import Stream

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from serving.admin import AdminService
+from serving.answering import Surroundings
 from serving.bundle import (
     NEXT,
     RESULTS,
@@ -61,7 +62,6 @@ from serving.results import StepResult, StepTimings
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.runtimes.runtime import Array, Graph, Runtime, Value
 from serving.service import SegmentationService
-from serving.session import Surroundings
 from serving.sessions import Sessions
 
 SIZE = 64  # of the toy's frames, in pixels
