@@ -98,7 +98,7 @@ def still_residual(frame: Tensor, previous: Tensor) -> Tensor:
 
 
 def _resized(frame: Tensor, size: Sequence[int]) -> Tensor:
-    """A smaller frame. Of 4x4 pixels the mean of the inner four: a pooling over all of them takes 15 times as long."""
+    """A smaller frame: of 4x4 pixels the mean of the inner four. Pooling over all of them takes many times as long."""
     return F.interpolate(frame, size=tuple(size), mode="bilinear", align_corners=False)
 
 
