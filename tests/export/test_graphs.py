@@ -160,6 +160,13 @@ def test_frames_and_maps_are_bytes_and_only_the_batch_is_open(graphs: Graphs) ->
             assert value.type.tensor_type.elem_type == (TensorProto.UINT8 if is_bytes else TensorProto.FLOAT)
 
 
+def test_a_step_uses_all_that_it_takes(graphs: Graphs) -> None:
+    """A runtime may leave out an input that nothing reads."""
+    graph = onnx.load(graphs.step).graph
+    read = {name for node in graph.node for name in node.input}
+    assert {value.name for value in graph.input} <= read
+
+
 def test_bytes_are_but_made_of_floats_and_made_floats_of(graphs: Graphs) -> None:
     """TensorRT does nothing else with them."""
     if graphs.segmenter.state_names:  # or its key graph is for no runtime: it gives nothing
