@@ -139,6 +139,10 @@ def run(options: Options) -> dict[str, Any]:
         space, variant = label_space(engine.bundle), engine.variant
         size = (variant.height, variant.width)
         videos = footage_of(options, engine.bundle, size, space)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes
+        except OSError as error:
+            raise ValueError(f"{options.out} cannot be written ({error.strerror}): choose another --out") from error
         counts = stream_all(engine, chosen, videos)
         manifest = engine.bundle.manifest
         report: dict[str, Any] = {
@@ -153,13 +157,9 @@ def run(options: Options) -> dict[str, Any]:
             "groups": figures(chosen, counts, space),
         }  # fmt: skip
     text, markdown, figure = json.dumps(report, indent=2) + "\n", tables(report), draw_plot(report)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_aside(options.out / "accuracy.json", lambda path: path.write_text(text, encoding="utf-8"))
-        write_aside(options.out / "accuracy.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        write_aside(options.out / "accuracy.png", lambda path: figure.savefig(path, format="png", dpi=110))
-    except OSError as error:
-        raise ValueError(f"{options.out} cannot be written ({error.strerror}): choose another --out") from error
+    write_aside(options.out / "accuracy.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_aside(options.out / "accuracy.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+    write_aside(options.out / "accuracy.png", lambda path: figure.savefig(path, format="png", dpi=110))
     logger.info("wrote accuracy.json, .md and .png into %s", options.out)
     return report
 

@@ -105,6 +105,8 @@ def tables(report: dict[str, Any]) -> str:
 def _cell(saving: dict[str, Any]) -> str:
     if saving["all"] is None:
         return "not reached"
+    if saving["is_bound"] and saving["all"] > 100:
+        return "no setting as cheap"
     ends = ("not reached" if end is None else f"{end:.0f}" for end in (saving["lowest"], saving["highest"]))
     return f"{'at most ' if saving['is_bound'] else ''}{saving['all']:.0f} ({' to '.join(ends)})"
 

@@ -7,6 +7,7 @@ Frames go in as uint8 RGB, labels come out as uint8: no constant of the model ex
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,14 +88,19 @@ def mean_entropy(probabilities: Tensor) -> Tensor:
 
 def warp_residual(frame: Tensor, motion: Motion) -> Tensor:
     """Mean absolute difference of a frame (B, 3, H, W) and the earlier one moved along the flow, at its size, (B,)."""
-    factor = frame.shape[2] // motion.flow.shape[2]
-    moved = warp(F.avg_pool2d(motion.earlier, factor), motion.flow)
-    return (F.avg_pool2d(frame, factor) - moved).abs().mean((1, 2, 3))
+    size = motion.flow.shape[2:]
+    return (_resized(frame, size) - warp(_resized(motion.earlier, size), motion.flow)).abs().mean((1, 2, 3))
 
 
 def still_residual(frame: Tensor, previous: Tensor) -> Tensor:
     """`warp_residual` of a network that carries nothing along: no flow, at quarter resolution."""
-    return F.avg_pool2d(frame - previous, 4).abs().mean((1, 2, 3))
+    size = (frame.shape[2] // 4, frame.shape[3] // 4)
+    return (_resized(frame, size) - _resized(previous, size)).abs().mean((1, 2, 3))
+
+
+def _resized(frame: Tensor, size: Sequence[int]) -> Tensor:
+    """A smaller frame: of 4x4 pixels the mean of the inner four. Pooling over all of them takes many times as long."""
+    return F.interpolate(frame, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def state_shapes(segmenter: VideoSegmenter, height: int, width: int) -> tuple[StateShape, ...]:

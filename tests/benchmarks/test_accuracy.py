@@ -146,6 +146,17 @@ def test_what_cannot_be_measured_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("benchmarks.accuracy.stream_all", None)
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, bundle, tmp_path / "file" / "out", *world())
+    assert stopped.value.code == 2
+    assert "cannot be written (Not a directory): choose another --out" in capsys.readouterr().err
+
+
 # What is read off the points
 
 

@@ -25,10 +25,8 @@ def noise_tile() -> NDArray[np.float32]:
 def look_up(image: NDArray[np.float32], x: NDArray[Any], y: NDArray[Any], border: int) -> NDArray[np.float32]:
     """Bilinear samples of `image` at columns x and rows y, of any shape; `border` is OpenCV's rule outside."""
     count = x.size
-    if not count:
-        return np.zeros(x.shape, np.float32)  # OpenCV wants at least one
-    # OpenCV wants a picture with sides below 32768
-    columns, rows = (np.zeros((-(-count // ROW) * ROW,), np.float32) for _ in range(2))
+    # OpenCV wants a picture with sides from 1 to 32767
+    columns, rows = (np.zeros((max(-(-count // ROW), 1) * ROW,), np.float32) for _ in range(2))
     columns[:count], rows[:count] = x.ravel(), y.ravel()
     found = cv2.remap(image, columns.reshape(-1, ROW), rows.reshape(-1, ROW), cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(np.asarray(found, np.float32).ravel()[:count].reshape(x.shape))
