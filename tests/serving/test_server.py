@@ -290,18 +290,19 @@ async def test_a_client_that_never_sent_its_configuration_does_not_delay_the_end
 ENDLESS_CLIENT = """
 import itertools, sys
 import numpy as np
-from serving.video_stream import StreamOptions, stream_video
+from serving.client import SegmentationClient
 
 frame = np.full((64, 64, 3), 7, np.uint8)
-for answer in stream_video(itertools.repeat(frame), StreamOptions(server=sys.argv[1])):
-    print(answer.sequence, flush=True)
+with SegmentationClient(sys.argv[1]) as client, client.stream() as stream:
+    for answer in stream.segment(itertools.repeat(frame)):
+        print(answer.sequence, flush=True)
 """
 
 
 @in_asyncio
 async def test_a_client_that_is_killed_frees_its_slot_and_disturbs_no_other(toy_folder: Path, tmp_path: Path) -> None:
     values = [10, 20, 30, 40]
-    with start_server(tmp_path / "log", str(toy_folder), "--max-streams", "2") as server:
+    with start_server(tmp_path / "log", str(toy_folder), "--max-streams", "2", "--resume-s", "0") as server:
         undisturbed = await converse(server.address, configuration(), *requests(*values))
         async with grpc.aio.insecure_channel(server.address) as channel:
             call: Call = open_stub(channel).SegmentStream()
