@@ -106,8 +106,7 @@ class Engine:
 
         Args:
             key_frame_interval: frames from one key frame to the next.
-            policy: decides in place of the fixed interval. The first interval of a fixed one is shorter beside other
-                streams, so that streams that start together do not refresh together.
+            policy: decides in place of the fixed interval.
             capacity: frames that may wait before `submit` does.
 
         Raises:
@@ -127,8 +126,6 @@ class Engine:
                 raise StreamClosedError("the model is not served any more")
             if len(self._streams) >= self.max_streams:
                 raise StreamLimitError(f"all {self.max_streams} streams of the model are taken: try again later")
-            if isinstance(stream.policy, FixedInterval):
-                stream.policy = stream.policy.staggered(len(self._streams))
             self._streams.append(stream)
         return stream
 

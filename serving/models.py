@@ -17,7 +17,7 @@ from serving.errors import (
 from serving.frames import Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.graphs import GraphRun
-from serving.key_frames import KeyFramePolicy
+from serving.key_frames import FixedInterval, KeyFramePolicy
 from serving.runtimes.runtime import Runtime
 from serving.stream import Stream
 
@@ -102,7 +102,8 @@ class ServedModel:
         """Opens a stream on the device with the fewest.
 
         Args:
-            policy: when to refresh the key state.
+            policy: when to refresh the key state. A fixed interval is shorter at first beside other streams, so that
+                streams that start together do not refresh together.
             capacity: frames that may wait.
 
         Raises:
@@ -116,7 +117,10 @@ class ServedModel:
             raise UnavailableError(f"model {self.label} has stopped")
         if self.num_streams >= self.max_streams:
             raise StreamLimitError(f"all {self.max_streams} streams of the model are taken: try again later")
-        return min(alive, key=lambda engine: engine.num_streams).open_stream(policy=policy, capacity=capacity)
+        engine = min(alive, key=lambda engine: engine.num_streams)
+        if isinstance(policy, FixedInterval):
+            policy = policy.staggered(engine.num_streams)
+        return engine.open_stream(policy=policy, capacity=capacity)
 
     def close(self) -> None:
         """Ends all streams of the model."""

@@ -182,3 +182,21 @@ async def test_streams_are_placed_on_the_device_with_the_fewest(toy_bundle: Bund
             await hear_out(call)
     # the warm-up, and a key frame and a step of each stream
     assert [len(device.runs) for device in devices] == [6, 6]
+
+
+@in_asyncio
+async def test_streams_that_open_side_by_side_refresh_in_turn(toy_bundle: Bundle) -> None:
+    model = served_model(toy_bundle)
+    config = configuration(keyFrames={"fixed": {"interval": 3}})
+    refreshes = []
+    async with serve_here(model) as server, grpc.aio.insecure_channel(server.address) as channel:
+        calls: list[Call] = [open_stub(channel).SegmentStream() for _ in range(3)]
+        for call in calls:
+            await send(call, config)
+            await heard(call, "started")
+        for call in calls:
+            await send(call, *requests(*[1] * 8))
+            await call.done_writing()
+            results = (await hear_out(call)).results
+            refreshes.append([result.sequence for result in results if result.provenance.refreshes_key])
+    assert refreshes == [[3, 6], [2, 5], [1, 4, 7]]

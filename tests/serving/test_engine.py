@@ -12,7 +12,7 @@ from serving.bundle import Bundle, BundleError
 from serving.engine import Engine, open_engine
 from serving.errors import DeviceMemoryError, FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun
-from serving.key_frames import FixedInterval, KeyFramePolicy, Manual
+from serving.key_frames import Manual
 from serving.results import StepResult
 from serving.runtimes.onnx_runtime import OnnxRuntime
 from serving.schedule import MAX_STEPS_BEFORE_KEY
@@ -309,8 +309,8 @@ def clip(seed: int, num_frames: int = 12) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 250, (num_frames, SIZE, SIZE, 3), np.uint8)
 
 
-def alone(engine: Engine, frames: NDArray[np.uint8], policy: KeyFramePolicy) -> list[StepResult]:
-    with engine.open_stream(policy=policy) as stream:
+def alone(engine: Engine, frames: NDArray[np.uint8], interval: int) -> list[StepResult]:
+    with engine.open_stream(key_frame_interval=interval) as stream:
         return [stream.submit(frame).result(PATIENCE_S) for frame in frames]
 
 
@@ -327,10 +327,8 @@ def assert_same(found: Sequence[StepResult], expected: Sequence[StepResult]) -> 
 def test_streams_side_by_side_give_the_bits_that_each_gives_alone(
     engine: Engine, gated_runtime: GatedRuntime, intervals: tuple[int, ...]
 ) -> None:
-    """Their first intervals are staggered; so are those of the streams that are alone."""
     clips = [clip(seed) for seed in range(3)]
-    policies = [FixedInterval(interval).staggered(place) for place, interval in enumerate(intervals)]
-    expected = [alone(engine, frames, policy) for frames, policy in zip(clips, policies, strict=True)]
+    expected = [alone(engine, frames, interval) for frames, interval in zip(clips, intervals, strict=True)]
     streams = [engine.open_stream(key_frame_interval=interval, capacity=12) for interval in intervals]
     hold(gated_runtime, engine.open_stream())
     futures = [[stream.submit(frame) for frame in frames] for stream, frames in zip(streams, clips, strict=True)]
@@ -346,7 +344,7 @@ def test_a_neighbour_that_fails_or_is_closed_changes_no_bit(
     engine: Engine, gated_runtime: GatedRuntime, poison: int
 ) -> None:
     frames = clip(0)
-    expected = alone(engine, frames, FixedInterval(2))
+    expected = alone(engine, frames, 2)
     stream = engine.open_stream(key_frame_interval=2)
     failing = engine.open_stream(key_frame_interval=1)
     found = []
