@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.throughput_turns import Tally, Turn, back_and_forth, read_frames, take_turns
+from benchmarks.throughput_turns import Answer, Tally, Turn, back_and_forth, read_frames, take_turns
 from serving.bundle import NEXT, Precision, read_bundle
 from serving.frames import Encoding, FrameDecoder, Size, fit
 from serving.graphs import pick_variant
@@ -51,15 +51,17 @@ class BareLoop:
         encoding, size = (Encoding.RAW_RGB, Size(options.width, options.height)) if is_raw else (Encoding.JPEG, None)
         self._decoder = FrameDecoder(encoding, size, max_pixels=1 << 30)
         self._frames = read_frames(options.frames)
-        self._begin()
+        self._previous: Value = None
+        self._key_frame: Value = None
+        self._state: dict[str, Value] = {}
 
     async def run(self, turn: Turn, tally: Tally) -> None:
         """Loops over a new stream until the turn is over."""
-        self._begin()
+        self._previous, self._state = None, {}
         number, answered_at = 0, time.perf_counter()
         while not tally.is_over():
-            self.answer(back_and_forth(self._frames, number))
-            tally.count(answered_at)
+            labels = self.answer(back_and_forth(self._frames, number))
+            tally.count(number, answered_at, Answer(labels))
             answered_at = time.perf_counter()
             if number and number % int(turn.key_frames) == 0:
                 self.refresh()
@@ -87,16 +89,12 @@ class BareLoop:
         self._key_frame = self._previous
         self._state = {} if self._key is None else self._key.run([{"frame": self._previous}])[0]
 
-    def _begin(self) -> None:
-        self._previous: Value = None
-        self._key_frame: Value = None
-        self._state: dict[str, Value] = {}
-
 
 def main() -> None:
     """Takes turns."""
-    loop = BareLoop(tyro.cli(Options, prog="python -m benchmarks.throughput_bare", description=__doc__))
-    asyncio.run(take_turns(loop.run))
+    options = tyro.cli(Options, prog="python -m benchmarks.throughput_bare", description=__doc__)
+    loop = BareLoop(options)
+    asyncio.run(take_turns(loop.run, loop.answer(read_frames(options.frames)[0])))
 
 
 if __name__ == "__main__":

@@ -62,9 +62,9 @@ class LineProcess:
             self._unread = line
             left_s = ends_at - time.monotonic()
             if left_s <= 0 or not select.select([self.process.stdout], [], [], left_s)[0]:
-                raise ContestantError(f"{self.name} said nothing for {timeout_s:g} s{self._last_words()}")
+                raise ContestantError(f"{self.name} said nothing for {timeout_s:g} s{self.last_words()}")
             if not (more := os.read(self.process.stdout.fileno(), 1 << 16)):
-                raise ContestantError(f"{self.name} ended{self._last_words()}")
+                raise ContestantError(f"{self.name} ended{self.last_words()}")
             self._unread += more
 
     def take(self, turn: Turn) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class LineProcess:
             self.process.stdin.write(as_line(turn).encode())
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise ContestantError(f"{self.name} ended{self._last_words()}") from error
+            raise ContestantError(f"{self.name} ended{self.last_words()}") from error
         return self.read(turn.warm_up_s + turn.seconds + PATIENCE_S)
 
     def close(self) -> None:
@@ -96,7 +96,8 @@ class LineProcess:
         self.process.wait()
         self.process.stdout.close()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of its log, to go on with in a message."""
         lines = [line.strip() for line in self._log.read_text("utf-8", "replace").splitlines() if line.strip()]
         return ": " + " / ".join(lines[-LOG_LINES:])[-500:] if lines else ""
 

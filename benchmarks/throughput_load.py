@@ -4,7 +4,7 @@ With `--echo` it loads a server that answers at once in place of ours: what the 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import grpc
 import tyro
 
-from benchmarks.throughput_turns import Tally, Turn, read_frames, run_stream, take_turns
+from benchmarks.throughput_turns import PNG_SIGNATURE, Answer, Tally, Turn, read_frames, run_streams, take_turns
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 
+ECHO = PNG_SIGNATURE + bytes(2000)  # for a label map: as long as those of small frames are
 PARTS = ("decode", "queue", "key", "step", "encode", "total")
-SPREAD = 7  # frames between the places in the video where two streams begin
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ class Stream:
         """Sends a frame."""
         await self._call.write(pb.SegmentStreamRequest(frame=pb.Frame(sequence=number, data=frame)))
 
-    async def receive(self) -> Mapping[str, float]:
+    async def receive(self) -> Answer:
         """Waits for the next result."""
         result = (await self._read("result")).result
         parts = {name: getattr(result.timings, f"{name}_ms") for name in PARTS}
-        return parts | {"batch_size": result.timings.batch_size, "key_frames": result.provenance.refreshes_key}
+        counts = {"batch_size": result.timings.batch_size, "key_frames": result.provenance.refreshes_key}
+        return Answer(result.labels.data, parts | counts)
 
     async def close(self) -> None:
         """Half-closes and waits for the end of the call."""
@@ -93,7 +94,7 @@ class Echo(segmentation_pb2_grpc.SegmentationServiceServicer):
             if request.HasField("config"):
                 yield pb.SegmentStreamResponse(started=pb.StreamStarted())
             else:
-                result = pb.FrameResult(sequence=request.frame.sequence, labels=pb.PixelMap(data=bytes(2000)))
+                result = pb.FrameResult(sequence=request.frame.sequence, labels=pb.PixelMap(data=ECHO))
                 yield pb.SegmentStreamResponse(result=result)
         yield pb.SegmentStreamResponse(summary=pb.StreamSummary())
 
@@ -116,9 +117,7 @@ async def load(options: Options) -> None:
         async def run(turn: Turn, tally: Tally) -> None:
             streams = [Stream(stub, stream_config(options, turn.key_frames)) for _ in range(turn.streams)]
             await asyncio.gather(*(stream.start() for stream in streams))
-            await asyncio.gather(
-                *(run_stream(stream, frames, SPREAD * index, tally) for index, stream in enumerate(streams))
-            )
+            await run_streams(streams, frames, tally)
 
         await take_turns(run)
     if options.echo:

@@ -6,60 +6,85 @@ standard library alone, so that clients of other servers run it in environments 
 """
 
 import asyncio
+import base64
 import json
+import math
 import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SPREAD = 7  # frames between the places in the video where two streams begin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What to do for a while."""
+    """What to do for a while: streams that keep frames in flight, the next one sent when one is answered."""
 
     streams: int  # at a time, each of its own connection or call
     in_flight: int  # frames of one stream without an answer
     seconds: float  # in which answers are counted
-    warm_up_s: float  # before that
+    warm_up_s: float  # before that, from when every stream has had its first answer
     key_frames: str  # interval in frames, or "adaptive"; who has no key frames ignores it
 
 
-@dataclass
-class Tally:
-    """The answers of a turn. The clock is that of time.perf_counter."""
+class Answer(NamedTuple):
+    """What a server sent for a frame."""
 
-    turn: Turn
-    began_at: float = field(default_factory=time.perf_counter)
-    num_frames: int = 0  # in all, those before and after the window too
-    latencies_ms: list[float] = field(default_factory=list)  # of answers in the window
-    parts_ms: dict[str, float] = field(default_factory=dict)  # their sums, of answers in the window
-    began_cpu: float = field(default_factory=time.process_time)
+    labels: bytes  # a PNG file
+    parts_ms: Mapping[str, float] = MappingProxyType({})  # where the server says the time went
+
+
+class Tally:
+    """Counts the answers of a turn, in a window that begins some time after every stream has had its first."""
+
+    def __init__(self, turn: Turn) -> None:
+        """Begins the turn."""
+        self.turn = turn
+        self._awaited = turn.streams  # streams without an answer so far
+        self._window_at = math.inf  # seconds, of time.perf_counter
+        self._began_cpu = time.process_time()
+        self._num_frames = 0  # in all, those before and after the window too
+        self._latencies_ms: list[float] = []
+        self._parts_ms: dict[str, float] = {}  # sums
 
     def is_over(self) -> bool:
         """Whether to send nothing more."""
-        return time.perf_counter() >= self.began_at + self.turn.warm_up_s + self.turn.seconds
+        return time.perf_counter() >= self._window_at + self.turn.seconds
 
-    def count(self, sent_at: float, parts_ms: Mapping[str, float] | None = None) -> None:
-        """An answer came now to what was sent then; `parts_ms` is where the server says its time went."""
+    def count(self, number: int, sent_at: float, answer: Answer) -> None:
+        """A stream's frame of a number from 0 up, sent then, is answered now.
+
+        Raises:
+            RuntimeError: if the answer is no label map.
+        """
         now = time.perf_counter()
-        self.num_frames += 1
-        if 0 <= now - self.began_at - self.turn.warm_up_s < self.turn.seconds:
-            self.latencies_ms.append((now - sent_at) * 1e3)
-            for name, milliseconds in (parts_ms or {}).items():
-                self.parts_ms[name] = self.parts_ms.get(name, 0.0) + milliseconds
+        if not answer.labels.startswith(PNG_SIGNATURE):
+            raise RuntimeError(f"the server sent no PNG but {answer.labels[:20]!r}")
+        self._num_frames += 1
+        if number == 0:
+            self._awaited -= 1
+            if self._awaited == 0:
+                self._window_at = now + self.turn.warm_up_s
+        if self._window_at <= now < self._window_at + self.turn.seconds:
+            self._latencies_ms.append((now - sent_at) * 1e3)
+            for name, milliseconds in answer.parts_ms.items():
+                self._parts_ms[name] = self._parts_ms.get(name, 0.0) + milliseconds
 
     def report(self) -> dict[str, Any]:
         """What came of the turn, for JSON."""
-        answered = max(1, len(self.latencies_ms))
+        answered = max(1, len(self._latencies_ms))
         return {
-            "frames_per_s": len(self.latencies_ms) / self.turn.seconds,
-            "latencies_ms": [round(latency, 3) for latency in self.latencies_ms],
-            "parts_ms": {name: total / answered for name, total in self.parts_ms.items()},
-            "frames": self.num_frames,  # with those outside the window, as processor time is
-            "cpu_ms_per_frame": 1e3 * (time.process_time() - self.began_cpu) / max(1, self.num_frames),
+            "frames_per_s": len(self._latencies_ms) / self.turn.seconds,
+            "latencies_ms": [round(latency, 3) for latency in self._latencies_ms],
+            "parts_ms": {name: total / answered for name, total in self._parts_ms.items()},
+            "frames": self._num_frames,  # with those outside the window, as processor time is
+            "cpu_ms_per_frame": 1e3 * (time.process_time() - self._began_cpu) / max(1, self._num_frames),
         }
 
 
@@ -70,8 +95,8 @@ class OpenStream(Protocol):
         """Sends the frame of a number from 0 up."""
         ...
 
-    async def receive(self) -> Mapping[str, float]:
-        """Waits for the next answer; returns where the server says its time went, in milliseconds."""
+    async def receive(self) -> Answer:
+        """Waits for the next answer."""
         ...
 
     async def close(self) -> None:
@@ -89,34 +114,27 @@ def back_and_forth(frames: Sequence[bytes], number: int) -> bytes:
 async def run_stream(stream: OpenStream, frames: Sequence[bytes], first: int, tally: Tally) -> None:
     """Keeps as many frames in flight as the turn says, until it is over and all are answered."""
     sent_at: deque[float] = deque()
-    number = 0
+    num_sent = num_answered = 0
     while sent_at or not tally.is_over():
         while len(sent_at) < tally.turn.in_flight and not tally.is_over():
             sent_at.append(time.perf_counter())
-            await stream.send(back_and_forth(frames, first + number), number)
-            number += 1
+            await stream.send(back_and_forth(frames, first + num_sent), num_sent)
+            num_sent += 1
         if sent_at:
-            parts_ms = await stream.receive()
-            tally.count(sent_at.popleft(), parts_ms)
+            answer = await stream.receive()
+            tally.count(num_answered, sent_at.popleft(), answer)
+            num_answered += 1
     await stream.close()
 
 
-async def run_calls(call: Callable[[bytes], Awaitable[None]], frames: Sequence[bytes], first: int, tally: Tally) -> None:
-    """The same with a call of its own for each frame."""
-
-    async def one_after_the_other(number: int) -> None:
-        while not tally.is_over():
-            sent_at = time.perf_counter()
-            await call(back_and_forth(frames, first + number))
-            tally.count(sent_at)
-            number += tally.turn.in_flight
-
-    await asyncio.gather(*(one_after_the_other(number) for number in range(tally.turn.in_flight)))
+async def run_streams(streams: Sequence[OpenStream], frames: Sequence[bytes], tally: Tally) -> None:
+    """The streams of a turn, each from another place in the video."""
+    await asyncio.gather(*(run_stream(stream, frames, SPREAD * index, tally) for index, stream in enumerate(streams)))
 
 
-async def take_turns(run: Callable[[Turn, Tally], Awaitable[None]]) -> None:
-    """Says that it is ready, then takes turns until stdin ends."""
-    say({"ready": True})
+async def take_turns(run: Callable[[Turn, Tally], Awaitable[None]], first_answer: bytes = b"") -> None:
+    """Says that it is ready, and what a first frame was answered with; then takes turns until stdin ends."""
+    say({"ready": True, "labels": base64.b64encode(first_answer).decode()})
     while line := await asyncio.to_thread(sys.stdin.readline):
         turn = Turn(**json.loads(line))
         tally = Tally(turn)

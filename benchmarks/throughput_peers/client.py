@@ -6,10 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks.throughput_turns import OpenStream, Tally, Turn, read_frames, run_stream, take_turns
+from benchmarks.throughput_turns import OpenStream, Tally, Turn, read_frames, run_streams, take_turns
 
 PATIENCE_S = 120.0  # for the server to answer its first frame
-SPREAD = 7  # frames between the places in the video where two streams begin
 
 
 async def serve_turns(open_stream: Callable[[int], Awaitable[OpenStream]]) -> None:
@@ -25,7 +24,7 @@ async def serve_turns(open_stream: Callable[[int], Awaitable[OpenStream]]) -> No
             async with asyncio.timeout(PATIENCE_S):
                 stream = await open_stream(options.port)
                 await stream.send(frames[0], 0)
-                await stream.receive()
+                answer = await stream.receive()
                 await stream.close()
             break
         except Exception:  # each library has its own for a server that is not up yet
@@ -35,8 +34,6 @@ async def serve_turns(open_stream: Callable[[int], Awaitable[OpenStream]]) -> No
 
     async def run(turn: Turn, tally: Tally) -> None:
         streams = [await open_stream(options.port) for _ in range(turn.streams)]
-        await asyncio.gather(
-            *(run_stream(stream, frames, SPREAD * index, tally) for index, stream in enumerate(streams))
-        )
+        await run_streams(streams, frames, tally)
 
-    await take_turns(run)
+    await take_turns(run, answer.labels)

@@ -1,7 +1,7 @@
 """The per-frame network as every peer serves it: an encoded frame in, its label map as PNG out.
 
-Decoding, scaling and encoding are done as flowseg's server does them, by OpenCV and outside the lock, so that peers with
-several threads do them beside a run. One run at a time: it has as many threads as a run of ours.
+Decoding, scaling and encoding are done as flowseg's server does them, by OpenCV and outside the lock, so that peers
+with several threads do them beside a run. One run at a time: it has as many threads as a run of ours.
 """
 
 import argparse
@@ -43,11 +43,13 @@ class Network:
 
     def segment(self, encoded: bytes) -> bytes:
         """The label map of a frame, at the frame's size."""
+        native: Any  # arrays, as below
         if self._encoding == "raw":
             width, height = self._native
             native = np.frombuffer(encoded, np.uint8).reshape(height, width, 3)
         else:
-            native = cv2.cvtColor(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            bgr: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+            native = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         height, width, _ = native.shape
         frame = native
         if (height, width) != (self._height, self._width):

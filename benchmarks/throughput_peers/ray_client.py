@@ -1,7 +1,6 @@
 """Loads Ray Serve through its gRPC proxy."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -9,6 +8,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 
 from benchmarks.throughput_peers.client import serve_turns
 from benchmarks.throughput_peers.ray_protocol import METHOD, SERVICE
+from benchmarks.throughput_turns import Answer
 
 
 class Stream:
@@ -29,12 +29,12 @@ class Stream:
         del number
         await self._call.write(BytesValue(value=frame))
 
-    async def receive(self) -> Mapping[str, float]:
+    async def receive(self) -> Answer:
         """Waits for the next answer."""
         answer = await self._call.read()
-        if not isinstance(answer, BytesValue) or not answer.value.startswith(b"\x89PNG"):
-            raise RuntimeError(f"Ray Serve sent no label map: {str(answer)[:200]}")
-        return {}
+        if not isinstance(answer, BytesValue):
+            raise RuntimeError("Ray Serve ended the stream")
+        return Answer(answer.value)
 
     async def close(self) -> None:
         """Ends the call."""

@@ -1,4 +1,4 @@
-"""The gRPC service of the Ray Serve peer. Its messages are protobuf's own wrappers of bytes, so no schema is compiled."""
+"""The gRPC service of the Ray Serve peer. Its messages are protobuf's own wrappers of bytes."""
 
 from typing import Any
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,19 +35,18 @@ def main() -> None:
     """Serves until it is told to stop."""
     options = server_options()
     http_port, _ = options.spare_ports
-    ray.init(include_dashboard=False, logging_level="warning", configure_logging=False, log_to_driver=False)
-    serve.start(
-        http_options={"host": "127.0.0.1", "port": http_port},
-        grpc_options=gRPCOptions(
-            port=options.port, grpc_servicer_functions=["benchmarks.throughput_peers.ray_protocol.add_to_server"]
-        ),
-    )
-    # a call is a stream and lasts, so as many calls as there may be streams
-    deployment = serve.deployment(PerFrame, max_ongoing_requests=64, ray_actor_options={"num_cpus": 1})
-    serve.run(deployment.bind(options), name=METHOD)
-    try:
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False, _temp_dir=folder)
+        serve.start(
+            http_options={"host": "127.0.0.1", "port": http_port},
+            grpc_options=gRPCOptions(
+                port=options.port, grpc_servicer_functions=["benchmarks.throughput_peers.ray_protocol.add_to_server"]
+            ),
+        )
+        # a call is a stream and lasts, so as many calls as there may be streams
+        deployment = serve.deployment(PerFrame, max_ongoing_requests=64, ray_actor_options={"num_cpus": 1})
+        serve.run(deployment.bind(options), name=METHOD)
         signal.sigwait([signal.SIGTERM])
-    finally:
         serve.shutdown()
         ray.shutdown()
 

@@ -4,6 +4,8 @@ Its wheel brings no ONNX backend, so the graph runs behind Triton's Python backe
 graph, so that one decodes while the other runs.
 """
 
+import signal
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from benchmarks.throughput_peers.network import WORKERS, Network, server_options
 
 def serve() -> None:
     """Serves until it is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that Triton itself is ended
     options = server_options()
     network = Network(options)
     http_port, metrics_port = options.spare_ports
