@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.throughput_contestants import LineProcess, ProcessorTime, processor_time
+from benchmarks.throughput_contestants import ContestantError, LineProcess, ProcessorTime, processor_time
 from benchmarks.throughput_turns import Turn
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def take_rounds(contests: Sequence[Contest], rounds: int, phase: str) -> list[di
     """A row of figures for each contest. All have a turn in each round, every other time in the opposite order.
 
     Raises:
-        ContestantError: if a process breaks.
+        ContestantError: if a process breaks, or answers nothing in a turn.
     """
     results: dict[int, list[Result]] = {index: [] for index in range(len(contests))}
     for number in range(rounds):
@@ -49,6 +49,10 @@ def take_rounds(contests: Sequence[Contest], rounds: int, phase: str) -> list[di
 def _take(contest: Contest) -> Result:
     before = None if contest.server_pid is None else processor_time(contest.server_pid)
     report = contest.process.take(contest.turn)
+    if not report["latencies_ms"]:
+        raise ContestantError(
+            f"{contest.contestant} answered nothing in {contest.turn.seconds:g} s: give longer --seconds"
+        )
     after = None if contest.server_pid is None else processor_time(contest.server_pid)
     spent = None
     if before is not None and after is not None and report["frames"]:
@@ -63,8 +67,10 @@ def row(contest: Contest, results: Sequence[Result]) -> dict[str, Any]:
     rates = [report["frames_per_s"] for report in reports]
     latencies = [report["latencies_ms"] for report in reports]
     pooled = [latency for each in latencies for latency in each]
+    answered = [len(each) for each in latencies]
     parts = {
-        name: float(np.mean([report["parts_ms"].get(name, 0.0) for report in reports])) for name in _parts(reports)
+        name: float(np.average([report["parts_ms"].get(name, 0.0) for report in reports], weights=answered))
+        for name in reports[0]["parts_ms"]
     }
     servers = [result.server for result in results if result.server is not None]
     figures: dict[str, Any] = {
@@ -84,7 +90,7 @@ def row(contest: Contest, results: Sequence[Result]) -> dict[str, Any]:
         "client_cpu_ms_per_frame": round(float(np.median([report["cpu_ms_per_frame"] for report in reports])), 3),
     }  # fmt: skip
     if parts:
-        figures["where_ms"] = where(parts, float(np.mean(pooled)) if pooled else 0.0)
+        figures["where_ms"] = where(parts, float(np.mean(pooled)))
         figures["batch_size"] = round(parts["batch_size"], 2)
         figures["key_frame_share"] = round(parts["key_frames"], 3)
     if servers:
@@ -107,9 +113,5 @@ def where(parts: Mapping[str, float], latency_ms: float) -> dict[str, float]:
     }
 
 
-def _parts(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for report in reports for name in report["parts_ms"]))
-
-
 def _percentile(values: Sequence[float], rank: int) -> float:
-    return round(float(np.percentile(values, rank)), 3) if values else float("inf")  # inf: no answer in the window
+    return round(float(np.percentile(values, rank)), 3)
