@@ -149,6 +149,15 @@ def _check(options: Options) -> tuple[tuple[int, ...], tuple[str, ...], tuple[st
         raise ValueError(
             f"--seconds must be above 0 and --warm-up not below, not {options.seconds} and {options.warm_up}"
         )
+    if options.precision == "fp16":
+        raise ValueError("fp16 graphs are for GPUs and this measures the CPU: choose --precision fp32 or int8")
+    for given, option, is_changed in (
+        ("BUNDLE", "architecture", bool(options.bundle) and options.architecture != Options.architecture),
+        ("BUNDLE", "size", bool(options.bundle) and options.size != Options.size),
+        ("--per-frame", "opponent", bool(options.per_frame) and options.opponent != Options.opponent),
+    ):
+        if is_changed:
+            raise ValueError(f"--{option} is for a network with random weights: leave it out, or give no {given}")
     for name, bundles in (("BUNDLE", options.bundle), ("--per-frame", options.per_frame)):
         if len(bundles) > 1:
             raise ValueError(f"{len(bundles)} bundles are given as {name}: one is compared at a time")

@@ -239,6 +239,10 @@ def test_a_bundle_names_its_opponent_and_what_it_was_trained_for_is_told(cache: 
     [
         ("no-bundle", "there is no bundle at no-bundle"),
         ("one two", "2 bundles are given as BUNDLE: one is compared at a time"),
+        ("one --size 64x64", "--size is for a network with random weights: leave it out, or give no BUNDLE"),
+        ("one --architecture resnet18/resnet18", "--architecture is for a network with random weights"),
+        ("--per-frame one --opponent resnet18", "--opponent is for a network with random weights"),
+        ("--precision fp16", "fp16 graphs are for GPUs and this measures the CPU: choose --precision fp32 or int8"),
         ("--architecture resnet18/vgg", "architecture 'resnet18/vgg' does not read REFERENCE/UPDATE"),
         (f"{SMALL} --opponent vgg", "there is no residual network 'vgg': give --opponent one of resnet101"),
         ("--streams 0", "--streams '0' does not read as numbers from 1 to 64, like 1,4,16"),
