@@ -57,6 +57,14 @@ def times_as_fast(rows: Rows, peer: str) -> float:
     return float(np.median(np.max(ours, axis=0) / np.max(theirs, axis=0)))
 
 
+def gain_of_key_frames(rows: Rows) -> float | None:
+    """The bare loop's frames/s over those of the per-frame network in it: what key frames gain without any server."""
+    of_phase = [row for row in rows if row["phase"] == OURS]
+    bare = [row for row in of_phase if row["contestant"] == BARE and row["key_frames"] == GOAL_KEY_FRAMES]
+    per_frame = [row for row in of_phase if row["contestant"] == BARE_PER_FRAME]
+    return _ratio(bare[0], per_frame[0]) if bare and per_frame else None
+
+
 def _rates(row: Mapping[str, Any]) -> Any:  # NumPy's
     return np.array(row["by_round"]["frames_per_s"])
 
@@ -91,6 +99,12 @@ def tables(report: Mapping[str, Any]) -> str:
         f"| {goal['what']} | {goal['figure']:.2f} | {goal['wanted']} | {'yes' if goal['is_met'] else 'no'} |"
         for goal in report["goals"]
     ]
+    if (gain := gain_of_key_frames(report["rows"])) is not None:
+        lines += [
+            "",
+            f"In the bare loop a key frame every {GOAL_KEY_FRAMES} frames gives {gain:.2f} times the frames/s of the"
+            " per-frame network: a ratio to a peer above that is the server's doing, and one below as well.",
+        ]
     lines += ["", "## Frames/s and latency", "", *_rate_table(report["rows"])]
     lines += ["", "## Where a frame's time goes (mean ms)", "", *_where_table(report["rows"])]
     lines += ["", "Processor time is that of the whole server and, of it, the thread of its event loop, per frame."]

@@ -4,8 +4,8 @@ from typing import Any, cast
 import pytest
 
 from benchmarks.throughput_contestants import LineProcess, ProcessorTime
-from benchmarks.throughput_measurement import BARE, OURS, Contest, Result, row, where
-from benchmarks.throughput_report import goals, times_as_fast
+from benchmarks.throughput_measurement import BARE, BARE_PER_FRAME, OURS, Contest, Result, row, where
+from benchmarks.throughput_report import gain_of_key_frames, goals, times_as_fast
 from benchmarks.throughput_turns import Turn
 
 Row = dict[str, Any]
@@ -44,6 +44,12 @@ def test_goals_are_judged_by_ratios_in_the_same_round() -> None:
     assert (peer["figure"], peer["is_met"]) == (2.0, True)
     assert "(ray)" in peer["what"]  # the best peer is the one that we are the fewest times as fast as
     assert times_as_fast(rows, "triton") == 2.5
+
+
+def test_what_key_frames_gain_is_told_apart_from_what_the_server_does() -> None:
+    per_frame = figures(OURS, BARE_PER_FRAME, 1, 1, [50.0, 20.0, 30.0])
+    assert gain_of_key_frames([figures(OURS, BARE, 1, 1, [100.0, 30.0, 90.0]), per_frame]) == 2.0
+    assert gain_of_key_frames([per_frame]) is None
 
 
 def test_goals_without_their_figures_are_left_out() -> None:
