@@ -64,6 +64,7 @@ def small_plan(cache: Path, **changes: Any) -> Any:  # Any: of any option
     return make_plan(Options(**options))
 
 
+@pytest.mark.slow
 def test_our_server_is_measured_beside_the_bare_loop_and_the_clients_alone(finished: Path) -> None:
     report = json.loads((finished / "throughput.json").read_text(encoding="utf-8"))
     found = [(row["contestant"], row["key_frames"], row["streams"], row["in_flight"]) for row in report["rows"]]
@@ -88,6 +89,7 @@ def test_our_server_is_measured_beside_the_bare_loop_and_the_clients_alone(finis
     assert report["miou"] == {"ours": "untrained", "per_frame": "untrained"}
 
 
+@pytest.mark.slow
 def test_tables_and_a_plot_come_with_the_figures(finished: Path) -> None:
     markdown = (finished / "throughput.md").read_text(encoding="utf-8")
     assert "| flowseg | flowseg | adaptive | 2 | 2 |" in markdown

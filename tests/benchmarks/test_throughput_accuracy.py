@@ -24,6 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return untrained_bundle(tmp_path_factory.mktemp("bundles"), name, config, SIZE, "fp32")
 
 
+@pytest.mark.slow
 def test_mean_iou_of_the_served_path_is_that_of_the_engine_on_the_same_clips(bundle: Bundle, tmp_path: Path) -> None:
     graphs = ("--precision", "fp32", "--runtime", "onnxruntime", "--threads", "1")
     server = flowseg_server(bundle.folder, tmp_path / "server.log", *graphs)
