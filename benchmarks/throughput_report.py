@@ -124,7 +124,7 @@ def _rate_table(rows: Rows) -> Iterator[str]:
         rate, latency = row["frames_per_s"], row["latency_ms"]
         yield (
             f"| {row['phase']} | {row['contestant']} | {_key_frames(row)} | {row['streams']} | {row['in_flight']} |"
-            f" {rate['median']:.0f} | {rate['lowest']:.0f} to {rate['highest']:.0f} | {latency['p50']:.1f} |"
+            f" {rate['median']:.1f} | {rate['lowest']:.1f} to {rate['highest']:.1f} | {latency['p50']:.1f} |"
             f" {latency['p99']:.1f} |"
         )
 
