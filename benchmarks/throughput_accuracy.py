@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from serving.bundle import Bundle
-from serving.label_maps import decode_png
-from serving.video_stream import StreamOptions, VideoStream
+from serving.client import FixedKeyFrames, Outputs, SegmentationClient, StreamOptions
 from training.data.world.dataset import World
 from training.label_spaces import VIPER_TO_CITYSCAPES
 from training.metrics import confusion_matrix, mean_iou
@@ -39,22 +38,25 @@ def served_mean_iou(address: str, size: tuple[int, int], key_frame_interval: int
         In percent.
 
     Raises:
-        StreamError: if the server refuses.
+        CallError: if the server refuses.
     """
     clips = World(
         look=LOOK, split="val", size=size, num_clips=num_clips, num_frames=CLIP_FRAMES, seed=1, render_on_access=True
     ).open()
     confusion = torch.zeros(VIPER_TO_CITYSCAPES.num_classes, VIPER_TO_CITYSCAPES.num_classes, dtype=torch.int64)
     options = StreamOptions(
-        server=address, key_frame_interval=key_frame_interval, encoding="png", labels="model", max_in_flight=2
+        encoding="png",
+        key_frames=FixedKeyFrames(interval=key_frame_interval),
+        max_in_flight=2,
+        outputs=Outputs(labels="model"),
     )
     for index in with_progress(range(num_clips), f"mIoU at interval {key_frame_interval}"):
         clip = clips[index]
         frames = (clip.frames.permute(0, 2, 3, 1) * 255).round().byte().numpy()
-        with VideoStream(options) as stream:
+        with SegmentationClient(address) as client, client.stream(options) as stream:
             answers = list(stream.segment(np.ascontiguousarray(frames)))
         for labels, answer in zip(clip.labels, answers, strict=True):
-            assert answer.result is not None
-            predicted = torch.from_numpy(decode_png(answer.result.labels.data).astype(np.int64))
+            assert answer.labels is not None
+            predicted = torch.from_numpy(answer.labels.astype(np.int64))
             confusion += confusion_matrix(labels, predicted, VIPER_TO_CITYSCAPES.num_classes)
     return mean_iou(confusion, VIPER_TO_CITYSCAPES.evaluated)

@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.throughput_turns import Answer, Tally, Turn, back_and_forth, read_frames, take_turns
 from serving.bundle import NEXT, Precision, read_bundle
-from serving.frames import Encoding, FrameDecoder, Size, fit
+from serving.frames import Encoding, ImageDecoder, Size, fit
 from serving.graphs import pick_variant
 from serving.label_maps import encode_png, scale_labels
 from serving.runtimes.choice import RuntimeChoice, open_runtime
@@ -49,7 +49,7 @@ class BareLoop:
         self._key = self._runtime.load(bundle.path(self._variant.key)) if self._variant.state else None
         is_raw = options.encoding == "raw"
         encoding, size = (Encoding.RAW_RGB, Size(options.width, options.height)) if is_raw else (Encoding.JPEG, None)
-        self._decoder = FrameDecoder(encoding, size, max_pixels=1 << 30)
+        self._decoder = ImageDecoder(encoding, size, max_pixels=1 << 30)
         self._frames = read_frames(options.frames)
         self._previous: Value = None
         self._key_frame: Value = None

@@ -89,7 +89,8 @@ def class_statistics(labels: NDArray[np.uint8], confidence: NDArray[np.uint8]) -
     height, width = labels.shape
     assert confidence.shape == (height // CONFIDENCE_CELL, width // CONFIDENCE_CELL)
     of_pixels = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_NEAREST)
-    joint = cv2.calcHist([labels, of_pixels], [0, 1], None, [256, 256], [0, 256, 0, 256])
+    num_labels = int(labels.max()) + 1  # a table of all 256 would take longer to sum up than to fill
+    joint = cv2.calcHist([labels, of_pixels], [0, 1], None, [num_labels, 256], [0, num_labels, 0, 256])
     counts = joint.sum(1, dtype=np.float64)
     sums = joint @ np.arange(256.0)
     return [

@@ -1,7 +1,9 @@
 """Which graph to run next, for which streams.
 
 Streams that waited longest go first; equal graphs run in one batch; steps go before key runs, since a step answers a
-frame. Yet no more than `MAX_STEPS_BEFORE_KEY` batches of steps go before a key run that waits, so no stream starves.
+frame. Yet a key run that a frame waits for lets one batch of steps go first and no more, or its stream would fall
+behind the others, and they would run in smaller batches without it; a refresh that no frame waits for lets
+`MAX_STEPS_BEFORE_REFRESH` go first. So no stream starves.
 """
 
 import itertools
@@ -10,7 +12,8 @@ from typing import Literal, NamedTuple
 
 from serving.stream import Stream
 
-MAX_STEPS_BEFORE_KEY = 4
+MAX_STEPS_BEFORE_KEY = 1  # batches, if a frame waits for the key run
+MAX_STEPS_BEFORE_REFRESH = 4  # batches, if none does
 
 
 class Batch(NamedTuple):
@@ -42,7 +45,8 @@ class Schedule:
                 case "key":
                     (awaited_keys if stream.current or stream.waiting else other_keys).append(stream)
         keys = awaited_keys + other_keys
-        if steps and (not keys or self._steps_in_a_row < MAX_STEPS_BEFORE_KEY):
+        patience = MAX_STEPS_BEFORE_KEY if awaited_keys else MAX_STEPS_BEFORE_REFRESH
+        if steps and (not keys or self._steps_in_a_row < patience):
             self._steps_in_a_row += 1
             return self._batch("step", steps[: self._max_step_batch])
         if keys:

@@ -23,7 +23,7 @@ from benchmarks.throughput_plan import Options, make_plan, write_frames
 from benchmarks.throughput_turns import Answer
 from serving.bundle import read_bundle, write_manifest
 from serving.engine import open_engine
-from serving.frames import Encoding, FrameDecoder
+from serving.frames import Encoding, ImageDecoder
 from serving.label_maps import decode_png
 
 SMALL = "--architecture resnet10_slim/resnet10_slim --size 64x64 --precision fp32 --runtime onnxruntime"
@@ -107,7 +107,7 @@ def test_the_bare_loop_answers_what_the_engine_answers(cache: Path, tmp_path: Pa
         bundle=plan.bundle.folder, frames=tmp_path / "frames", runtime="onnxruntime", precision="fp32"
     )
     loop = BareLoop(options)
-    decoder = FrameDecoder(Encoding.JPEG, None, max_pixels=1 << 20)
+    decoder = ImageDecoder(Encoding.JPEG, None, max_pixels=1 << 20)
     interval = 3
     with (
         open_engine(plan.bundle.folder, precision="fp32", runtime="onnxruntime", threads=1) as engine,

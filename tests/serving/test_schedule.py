@@ -1,11 +1,11 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition
 
 import pytest
 
 from serving.key_frames import FixedInterval
 from serving.runtimes.onnx_runtime import OnnxRuntime
-from serving.schedule import MAX_STEPS_BEFORE_KEY, Batch, Schedule
+from serving.schedule import MAX_STEPS_BEFORE_KEY, MAX_STEPS_BEFORE_REFRESH, Batch, Schedule
 from serving.stream import Memory, Stream
 from tests.serving.conftest import SIZE, toy_frame
 
@@ -103,10 +103,15 @@ def test_a_key_run_that_a_frame_waits_for_goes_before_one_that_no_frame_waits_fo
     assert run(schedule, [refresh, first, second]) == Batch("key", [first, second])
 
 
-def test_no_more_than_a_stated_number_of_step_batches_go_before_a_key_run(schedule: Schedule) -> None:
-    busy, key = waiting_for_step(num_frames=50), waiting_for_key()
-    graphs = [run(schedule, [busy, key]).graph for _ in range(MAX_STEPS_BEFORE_KEY + 1)]
-    assert graphs == ["step"] * MAX_STEPS_BEFORE_KEY + ["key"]
+@pytest.mark.parametrize(
+    ("waits", "most"),
+    [(waiting_for_key, MAX_STEPS_BEFORE_KEY), (waiting_for_refresh, MAX_STEPS_BEFORE_REFRESH)],
+)
+def test_no_more_than_a_stated_number_of_step_batches_go_before_a_key_run(
+    schedule: Schedule, waits: Callable[[], Stream], most: int
+) -> None:
+    busy, key = waiting_for_step(num_frames=50), waits()
+    assert [run(schedule, [busy, key]).graph for _ in range(most + 1)] == ["step"] * most + ["key"]
 
 
 def test_after_a_key_run_steps_have_their_turns_again(schedule: Schedule) -> None:
