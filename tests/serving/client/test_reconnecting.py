@@ -149,16 +149,23 @@ def test_a_stream_moves_from_a_server_that_drains_to_the_next_one(
     port = free_port()
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(start_server(tmp_path / "first", str(toy_folder), port=port))
+        num_answers = 0
+
+        def count(_: object) -> None:
+            nonlocal num_answers
+            num_answers += 1
 
         def source() -> Iterator[NDArray[np.uint8]]:
             yield from frames_of(*VALUES[:3])
+            while num_answers < 3:  # what the first server has not read would go to the second
+                time.sleep(0.001)
             first.process.terminate()
             assert first.process.wait(20) == 0  # long before its grace of 10 s ends, since the stream lets it go
             stack.enter_context(start_server(tmp_path / "second", str(toy_folder), port=port))
             yield from frames_of(*VALUES[3:])
 
         started_at = time.monotonic()
-        streamed = stream(f"127.0.0.1:{port}", source())
+        streamed = stream(f"127.0.0.1:{port}", source(), on_answer=count)
         assert time.monotonic() - started_at < 10
     assert streamed.error is None
     assert streamed.labels == [20, 30, 60, 80, 90, 150]
