@@ -1,7 +1,7 @@
 """The RPCs of `flowseg.v1.AdminService`: models that come and go, and streams that are looked at or ended."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from serving.errors import InvalidRequestError, ServingError, StreamClosedByAdminError
@@ -19,11 +19,19 @@ MAX_GRACE_MS = 3_600_000
 class AdminService(segmentation_pb2_grpc.AdminServiceServicer):
     """Works on a running server."""
 
-    def __init__(self, models: Models, loader: ModelLoader, sessions: Sessions, grace_s: float) -> None:
-        """Drains within `grace_s` unless told otherwise."""
+    def __init__(
+        self,
+        models: Models,
+        loader: ModelLoader,
+        sessions: Sessions,
+        drain: Callable[[float], Coroutine[None, None, None]],
+        grace_s: float,
+    ) -> None:
+        """Drains the server by `drain`, within `grace_s` seconds unless told otherwise."""
         self._models = models
         self._loader = loader
         self._sessions = sessions
+        self._drain = drain
         self._grace_s = grace_s
         self._draining: asyncio.Task[None] | None = None
 
@@ -70,7 +78,7 @@ class AdminService(segmentation_pb2_grpc.AdminServiceServicer):
         except ServingError as error:
             await abort(context, error)
         num_streams = len(self._sessions)
-        self._draining = asyncio.create_task(self._sessions.drain(request.grace_ms / 1e3 or self._grace_s))
+        self._draining = asyncio.create_task(self._drain(request.grace_ms / 1e3 or self._grace_s))
         return pb.DrainResponse(num_streams=num_streams)
 
 

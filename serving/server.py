@@ -88,8 +88,16 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     sessions, loader = Sessions(), ModelLoader(models, options, metrics)
     surroundings = Surroundings(limits, pool, metrics, recorder)
     service = SegmentationService(models, surroundings, sessions, loader.unload_finished)
-    admin = AdminService(models, loader, sessions, options.grace_s)
     health = health_aio.HealthServicer()
+
+    async def drain(grace_s: float) -> None:
+        """Sends new streams elsewhere, and sees the open ones off."""
+        logger.info("draining: %g s for open streams", grace_s)
+        readiness.set(False, "the server shuts down")
+        await health.enter_graceful_shutdown()
+        await sessions.drain(grace_s)
+
+    admin = AdminService(models, loader, sessions, drain, options.grace_s)
     message_bytes = 2 * limits.max_frame_bytes + MESSAGE_OVERHEAD  # so that we say what is wrong with too large a frame
     server, admin_server = create_grpc_server(message_bytes), create_grpc_server(MESSAGE_OVERHEAD)
     # grpcio-tools writes no types for stubs
@@ -126,10 +134,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         if options.json and not stop.is_set():
             announce(options.host, ports, models)
         await stop.wait()
-        logger.info("shutting down: %g s for open streams", options.grace_s)
-        readiness.set(False, "the server shuts down")
-        await health.enter_graceful_shutdown()
-        await sessions.drain(options.grace_s)
+        await drain(options.grace_s)
     finally:
         reloading.cancel()
         await asyncio.gather(server.stop(grace=0), admin_server.stop(grace=0))

@@ -369,7 +369,7 @@ async def serve_here(
         loader = ModelLoader(served, ServerOptions(threads=1), metrics)
         surroundings = Surroundings(limits, pool, metrics, recorder)
         service = SegmentationService(served, surroundings, sessions, loader.unload_finished)
-        admin = AdminService(served, loader, sessions, grace_s=10)
+        admin = AdminService(served, loader, sessions, sessions.drain, grace_s=10)
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above
         segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]  # as above
