@@ -217,8 +217,9 @@ class Answering:
             return
         self._stretch_intervals()
         level = self._elasticity.level
-        given_up = [f"key frames {level.stretch} times as far apart"] if level.stretch > 1 else []
-        given_up += [f"every {level.step_every}th frame looked at"] if level.step_every > 1 else []
+        stretch = self._stream.stretch
+        given_up = [f"key frames {stretch:.3g} times as far apart"] if stretch > 1 else []
+        given_up += [f"one frame in {level.step_every} looked at"] if level.step_every > 1 else []
         given_up += ["late frames dropped"] if level.drops_late else []
         message = f"to hold {self._elasticity.objective.target_ms:g} ms: {', '.join(given_up) or 'nothing is given up'}"
         self._notify(pb.StreamNotice(kind=pb.NOTICE_KIND_DEGRADED, message=message, level=self._elasticity.number))

@@ -47,6 +47,7 @@ async def test_overload_gives_up_what_may_be_given_up_and_takes_it_back(toy_bund
     config = configuration(latency=objective, delivery={"maxInFlight": 4}, keyFrames={"fixed": {"interval": 1}})
     levels, kinds, drops = [0], set(), set()
     ages: dict[int, int] = {}  # the oldest key frame at each level
+    told: dict[int, str] = {}  # of each level
     num_answered = 0
     async with (
         serve_here(served_model(toy_bundle, runtime)) as server,
@@ -66,6 +67,7 @@ async def test_overload_gives_up_what_may_be_given_up_and_takes_it_back(toy_bund
                 case "notice":
                     assert response.notice.kind == pb.NOTICE_KIND_DEGRADED
                     levels.append(response.notice.level)
+                    told[response.notice.level] = response.notice.message
                     if levels[-1] == 5:
                         runtime.seconds = 0.2  # or no frame would be late now that few are looked at
                     continue
@@ -89,6 +91,8 @@ async def test_overload_gives_up_what_may_be_given_up_and_takes_it_back(toy_bund
     assert levels == [0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0]
     assert kinds == {pb.FRAME_KIND_KEY, pb.FRAME_KIND_PROPAGATED, pb.FRAME_KIND_HELD}
     assert drops == {pb.DROP_REASON_OVERLOAD}
+    assert told[0] == "to hold 100 ms: nothing is given up"
+    assert told[3] == "to hold 100 ms: key frames 4 times as far apart, one frame in 2 looked at"
     assert ages[2] == 4  # frames, where without overload each frame is a key frame
     assert rest.code == grpc.StatusCode.OK
     summary = rest.summary
