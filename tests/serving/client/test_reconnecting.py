@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -277,8 +278,12 @@ def test_what_a_peer_ends_without_a_reason_of_flowseg_goes_on(stream: Streamer, 
     assert streamed.error is None
     assert streamed.sequences == list(range(8))
     assert fickle.tokens == ["", "1", "2"]
-    first_sequences = [frames[0].sequence for frames in fickle.calls]
-    assert first_sequences == [0, 2, 4]  # two answers each; what was under way is sent again
+    starts = [frames[0].sequence for frames in fickle.calls]
+    assert starts[0] == 0
+    # Two answers each, of which gRPC may lose some when the call ends behind them; the rest is sent again, in a row.
+    assert all(0 <= later - earlier <= 2 for earlier, later in itertools.pairwise(starts))
+    for start, frames in zip(starts, fickle.calls, strict=True):
+        assert [frame.sequence for frame in frames] == list(range(start, start + len(frames)))
     assert [frames[0].force_key_frame for frames in fickle.calls] == [False, False, True]
     assert not any(frame.force_key_frame for frames in fickle.calls for frame in frames[1:])
 
