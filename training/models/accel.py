@@ -71,6 +71,10 @@ class Accel(VideoSegmenter):
         logits = self.merge(torch.cat([reference, updated], dim=1))
         return Propagation(logits, state=(reference,), propagated_logits=propagated, motion=Motion(flow, previous))
 
+    def around_backbones(self) -> tuple[nn.Module, ...]:
+        """The merge layer, the flow network and both classifiers."""
+        return (self.merge, self.flownet, self.net_ref.layer6, self.net_update.layer6)
+
     def folded(self) -> "FoldedAccel":
         """The same function with `merge` inside the two classifiers: up-sampling and warping commute with it."""
         net_ref, net_update = copy.deepcopy(self.net_ref), copy.deepcopy(self.net_update)

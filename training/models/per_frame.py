@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from training.models.deeplab import BackboneName, DeepLab
-from training.models.video_segmenter import KeyState, Propagation, SegmenterConfig, VideoSegmenter
+from training.models.video_segmenter import KeyState, Levels, Propagation, SegmenterConfig, VideoSegmenter
 
 
 class PerFrame(VideoSegmenter):
@@ -19,6 +19,7 @@ class PerFrame(VideoSegmenter):
         super().__init__()
         self.num_classes = num_classes
         self.segnet = segnet
+        self.num_levels = 2 if segnet.auxiliary else 1
 
     def encode_key(self, frame: Tensor) -> KeyState:
         """Nothing."""
@@ -30,6 +31,10 @@ class PerFrame(VideoSegmenter):
         del state, previous
         logits = self.segnet(frame)
         return Propagation(logits=logits, state=(), propagated_logits=logits, motion=None)
+
+    def level_logits(self, frames: Tensor) -> Levels:
+        """Scores of the main classifier, then of the auxiliary one where there is one."""
+        return self.segnet.level_scores(frames[:, -1])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from training.models.upsampling import upsample
 
 KeyState = tuple[Tensor, ...]  # what one stream carries from frame to frame: maps of (B, *, h, w), float32
+Levels = tuple[Tensor, ...]  # class scores (B, C, h, w) of every classifier that training supervises, the main one first
 
 
 class Motion(NamedTuple):
@@ -31,12 +32,14 @@ class VideoSegmenter(nn.Module):
     """Segments frame after frame of a video: reads the past through `KeyState` only.
 
     Frames are (B, 3, H, W) float32, RGB in 0..1, H and W multiples of 8; a model converts them to what its networks
-    take. Subclasses define `encode_key` and `propagate`; training, evaluation, export and serving speak in these two.
+    take. Subclasses define `encode_key` and `propagate`; evaluation, export and serving speak in these two. Training also
+    asks for `level_logits`, where there is more than the main classifier, and for `around_backbones`.
     """
 
     num_classes: int
     stride: int  # pixels of the frame per pixel of `Propagation.logits`
     state_names: tuple[str, ...]  # a name for each tensor of the state; empty for per-frame networks
+    num_levels: int = 1  # classifiers that training supervises
 
     def encode_key(self, frame: Tensor) -> KeyState:
         """The state that a key frame leaves for the frames after it: the expensive reference branch."""
@@ -49,6 +52,16 @@ class VideoSegmenter(nn.Module):
     def upsample(self, logits: Tensor) -> Tensor:
         """Scores at the frame's resolution (B, C, H, W) from those of `propagate`."""
         return upsample(logits, self.stride)
+
+    def level_logits(self, frames: Tensor) -> Levels:
+        """Scores of the last of T >= 1 frames (B, T, 3, H, W), not enlarged; the first frame is the key frame."""
+        for propagation in self.propagations(frames):
+            last = propagation
+        return (last.logits,)
+
+    def around_backbones(self) -> tuple[nn.Module, ...]:
+        """What the second stage of SFC trains while the residual networks are fixed; nothing if there is no such part."""
+        return ()
 
     def folded(self) -> "VideoSegmenter":
         """An equal segmenter for inference, with linear layers merged where that is exact."""
@@ -68,9 +81,7 @@ class VideoSegmenter(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Scores (B, C, H, W) of the last of T >= 1 frames (B, T, 3, H, W); the first one is the key frame."""
-        for propagation in self.propagations(frames):
-            last = propagation
-        return self.upsample(last.logits)
+        return self.upsample(self.level_logits(frames)[0])
 
     # nn.Module's call is untyped: state once what a segmenter returns.
     def __call__(self, frames: Tensor) -> Tensor:
