@@ -15,7 +15,8 @@ ALLOWED = {  # wing -> wings it may import
     "export": {"training", "serving"},
     "benchmarks": {"training", "export", "serving"},
 }
-TRAINING_ONLY = {"torch", "onnx", "onnxscript", "cattrs", "matplotlib", "PIL", "tensorboard"}  # absent where we serve
+# Absent where we serve.
+TRAINING_ONLY = {"torch", "onnx", "onnxscript", "cattrs", "kornia", "matplotlib", "PIL", "tensorboard"}
 JUNK_DRAWERS = {"utils.py", "helpers.py", "misc.py", "common.py"}
 
 
