@@ -13,7 +13,7 @@ LEVELS = 256
 def match_histograms(frames: Tensor, reference: Tensor) -> Tensor:
     """Frames (B, 3, H, W) with the histograms of `reference` (B, 3, h, w), channel by channel.
 
-    Both are RGB in 0..1 and are rounded to 256 levels; the result is not.
+    Both are RGB in 0..1 and are rounded to 256 levels; the result need not be on one.
     """
     values, other_values = _levels(frames), _levels(reference)
     quantiles, other_quantiles = _quantiles(values), _quantiles(other_values)

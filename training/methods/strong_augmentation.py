@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.methods.chance import happens, integer, uniform
 from training.methods.photometric import blur, grey
+from training.methods.resizing import resize_frames, resize_labels
 
 AREAS = (0.2, 1.0)  # of the part, over the frame's
 ASPECTS = (3 / 4, 4 / 3)  # its width over its height
@@ -84,9 +84,7 @@ def _draw_colors() -> Colors:
 
 def augment(frames: Tensor, choice: StrongAugmentation, size: int) -> Tensor:
     """Frames (B, T, 3, H, W), RGB in 0..1, to (B, T, 3, size, size), with the same done to all of them."""
-    parts = _part(frames, choice.crop).flatten(0, 1)
-    resized = F.interpolate(parts, (size, size), mode="bilinear", align_corners=False)
-    augmented = resized.reshape(*frames.shape[:3], size, size)
+    augmented = resize_frames(_part(frames, choice.crop), (size, size), "bilinear")
     if choice.colors:
         augmented = _change_colors(augmented, choice.colors)
     if choice.is_grey:
@@ -95,12 +93,8 @@ def augment(frames: Tensor, choice: StrongAugmentation, size: int) -> Tensor:
 
 
 def augment_labels(labels: Tensor, choice: StrongAugmentation, size: int) -> Tensor:
-    """Labels (B, H, W) of the same part, each the nearest one: (B, size, size)."""
-    part = _part(labels, choice.crop)
-    rows, columns = (
-        ((torch.arange(size, device=labels.device) + 0.5) * length / size).long() for length in part.shape[-2:]
-    )
-    return part[:, rows.unsqueeze(1), columns]
+    """Labels (B, H, W) of the same part, (B, size, size)."""
+    return resize_labels(_part(labels, choice.crop), (size, size))
 
 
 def _part(images: Tensor, crop: Crop) -> Tensor:
