@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from training.data.clip import IGNORE, Clip, LabelledClip
 from training.methods.method import Networks
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.models.accel import Accel
 from training.models.deeplab import DeepLab
 from training.models.optical_flow import FlowNet
@@ -29,7 +29,7 @@ def prepare(networks: Networks) -> None:
     networks["teacher_flow"].requires_grad_(True)
 
 
-def stage_one_step(method: SfcStageOne, networks: Networks, source: LabelledClip, target: Clip) -> dict[str, Tensor]:
+def stage_one_step(method: Sfc, networks: Networks, source: LabelledClip, target: Clip) -> dict[str, Tensor]:
     """Accumulates the gradients of one step in the segmentation network.
 
     Returns:
@@ -39,7 +39,7 @@ def stage_one_step(method: SfcStageOne, networks: Networks, source: LabelledClip
     previous_scores = _both_levels(segnet, source.frames[:, -2])
     main, auxiliary = _both_levels(segnet, source.frames[:, -1])
     labels = source.labels[:, -1]
-    source_loss = _cross_entropy(main, labels) + method.auxiliary_weight * _cross_entropy(auxiliary, labels)
+    source_loss = _cross_entropy(main, labels) + method.stage.auxiliary_weight * _cross_entropy(auxiliary, labels)
     torch.autograd.backward(source_loss)
     source_loss = source_loss.detach()
     del main, auxiliary, previous_scores
@@ -52,12 +52,12 @@ def stage_one_step(method: SfcStageOne, networks: Networks, source: LabelledClip
     of_auxiliary = _flow_loss(
         method.softmax_scale, networks, flow, current_auxiliary, previous_auxiliary, current, previous
     )
-    flow_loss = method.flow_weight * (of_main + method.auxiliary_weight * of_auxiliary)
+    flow_loss = method.flow_weight * (of_main + method.stage.auxiliary_weight * of_auxiliary)
     torch.autograd.backward(flow_loss)
     return {"source": source_loss, "flow": flow_loss.detach()}
 
 
-def stage_two_step(method: SfcStageTwo, networks: Networks, source: LabelledClip, target: Clip) -> dict[str, Tensor]:
+def stage_two_step(method: Sfc, networks: Networks, source: LabelledClip, target: Clip) -> dict[str, Tensor]:
     """Accumulates the gradients of one step in merge layer, flow network and classifiers of Accel.
 
     Returns:

@@ -19,13 +19,13 @@ from training.data.clip import IGNORE, Clip, LabelledClip
 from training.data.world.dataset import World
 from training.methods.losses import scaled_softmax
 from training.methods.method import Networks
-from training.methods.sfc import SfcStageOne, SfcStageTwo
-from training.methods.supervised import stage_one_scores
-from training.methods.twin_backbones import scores_of_last_two
+from training.methods.sfc import Sfc
+from training.methods.stage import StageOne, StageTwo
 from training.models.accel import Accel, AccelConfig
 from training.models.deeplab import BackboneName
 from training.models.flownet_s import FlowNetSConfig
-from training.models.per_frame import PerFrame, PerFrameConfig
+from training.models.per_frame import PerFrameConfig
+from training.models.video_segmenter import VideoSegmenter
 
 Stage = Literal["one", "two"]
 Variant = Literal["official", "ours"]
@@ -54,13 +54,13 @@ class StepConfig:
         if not 2 <= self.classes <= World().label_space.num_classes:
             raise ValueError(f"classes is {self.classes}: choose 2 to {World().label_space.num_classes}")
 
-    def method(self) -> SfcStageOne | SfcStageTwo:
+    def method(self) -> Sfc:
         """The method with the paper's hyperparameters."""
         flow_net = FlowNetSConfig(width=self.flow_width)
         if self.stage == "one":
-            return SfcStageOne(segmenter=PerFrameConfig(backbone=self.backbone), teacher_flow=flow_net)
+            return Sfc(StageOne(PerFrameConfig(backbone=self.backbone)), teacher_flow=flow_net, flow_weight=0.005)
         segmenter = AccelConfig(reference=self.backbone, update=self.backbone, flow_net=flow_net)
-        return SfcStageTwo(segmenter=segmenter, teacher_flow=flow_net)
+        return Sfc(StageTwo(segmenter), teacher_flow=flow_net, flow_weight=0.001)
 
 
 class Step:
@@ -116,15 +116,15 @@ class Step:
     def live_classes(self) -> list[int]:
         """Classes with any pixel in the target's predictions, per classifier: those the SFM has to look at."""
         network = copy.deepcopy(self.segmenter)
-        if isinstance(network, PerFrame):
-            levels = list(zip(*(stage_one_scores(network, self.target.frames[:, i]) for i in (-2, -1)), strict=True))
-        else:
-            assert isinstance(network, Accel)
-            levels = [scores_of_last_two(network, self.target.frames)]
+        assert isinstance(network, VideoSegmenter)
         scale = self.method.softmax_scale
         return [
-            int(torch.cat([scaled_softmax(scores, scale) for scores in level]).amax((0, 2, 3)).count_nonzero())
-            for level in levels
+            int(
+                torch.cat([scaled_softmax(network.upsample(scores), scale) for scores in level])
+                .amax((0, 2, 3))
+                .count_nonzero()
+            )
+            for level in zip(*self.method.stage.levels_of_last_two(network, self.target.frames), strict=True)
         ]
 
     def _ours(self) -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ class Step:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _official(self) -> dict[str, Tensor]:
-        if isinstance(self.method, SfcStageOne):
+        if isinstance(self.method.stage, StageOne):
             return official_step.stage_one_step(self.method, self.networks, self.source, self.target)
         return official_step.stage_two_step(self.method, self.networks, self.source, self.target)
 

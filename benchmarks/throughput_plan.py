@@ -211,7 +211,7 @@ def _backbone(name: str) -> BackboneName:
 
 def _reference_of_recipe(provenance: JsonValue) -> str:
     """The residual network of the key frames' branch, if the recipe in a manifest has one."""
-    for key in ("recipe", "method", "segmenter", "reference"):
+    for key in ("recipe", "method", "stage", "segmenter", "reference"):
         if not isinstance(provenance, dict) or key not in provenance:
             return ""
         provenance = provenance[key]

@@ -60,20 +60,19 @@ def test_the_example_method_trains(tmp_path: Path) -> None:
         import math
         from collections.abc import Iterator
         from dataclasses import dataclass
-        from typing import cast
 
         import torch
 
         from training.data.clip import Clip, LabelledClip
         from training.methods import METHODS
         from training.methods.method import Networks, Update
-        from training.methods.supervised import SupervisedStageOne, stage_one_loss, stage_one_scores
-        from training.models.per_frame import PerFrame, PerFrameConfig
+        from training.methods.stage import StagedMethod, StageOne
+        from training.models.per_frame import PerFrameConfig
 
         {textwrap.indent(example, " " * 8).strip()}
 
         METHODS["minimum_entropy"] = MinimumEntropy
-        method = METHODS["minimum_entropy"](segmenter=PerFrameConfig(backbone="resnet10_slim"))
+        method = METHODS["minimum_entropy"](StageOne(PerFrameConfig("resnet10_slim")))
         networks = method.networks(4)
         method.optimizers(networks)
         source = LabelledClip(

@@ -34,8 +34,9 @@ from training.data import DataConfig, World, WorldFlow
 from training.label_spaces import LABEL_SPACES
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
-from training.methods.sfc import SfcStageTwo
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.sfc import Sfc
+from training.methods.stage import StageOne, StageTwo
+from training.methods.supervised import Supervised
 from training.models.accel import AccelConfig
 from training.models.official_checkpoints import (
     KINDS,
@@ -142,13 +143,13 @@ def _method(kind: KindName, state: StateDict) -> Method[Any]:
         case "flownet-s":
             return FlowSupervision()
         case "accel":
-            return SupervisedStageTwo(segmenter=_accel(state))
+            return Supervised(StageTwo(_accel(state)))
         case "sfc":
-            return SfcStageTwo(segmenter=_accel(state))
+            return Sfc(StageTwo(_accel(state)))
         case "deeplab-init" | "stage-one" | "pixmatch":
             has_auxiliary = any(name.startswith("segmenter.segnet.layer5.") for name in state)
             backbone = recognise_backbone(state, "segmenter.segnet")
-            return SupervisedStageOne(segmenter=PerFrameConfig(backbone, has_auxiliary or kind == "deeplab-init"))
+            return Supervised(StageOne(PerFrameConfig(backbone, has_auxiliary or kind == "deeplab-init")))
 
 
 def _accel(state: StateDict) -> AccelConfig:

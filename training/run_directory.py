@@ -32,12 +32,13 @@ from training.data import DATASETS, DataConfig
 from training.methods import METHODS
 from training.methods.method import Method, Networks
 from training.methods.optimization import OPTIMIZERS, SCHEDULES, OptimizerSpec, Schedule
+from training.methods.stage import STAGES, Stage
 from training.models import FLOW_NETS, SEGMENTERS, FlowNetConfig, SegmenterConfig
 from training.recipe import Recipe
 from training.validation import VALIDATIONS, Validation
 
 RUN_FILE = "run.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class RunError(ValueError):
@@ -236,6 +237,7 @@ def _converter() -> JsonConverter:
         FlowNetConfig: tuple(FLOW_NETS.values()),
         OptimizerSpec: OPTIMIZERS,
         Schedule: SCHEDULES,
+        Stage: STAGES,
     }
     for base, members in tables.items():
         _tag(converter, base, members)

@@ -206,7 +206,7 @@ def _iteration(
             group["lr"] = factor * group["initial_lr"]
     updates = _updates(recipe.method, state.networks, pairs, device)
     losses: dict[str, float] = {}
-    while differentiated := list(filter(None, ranks.gather(ranks.together(_differentiate_next, updates, state.step)))):
+    while differentiated := list(filter(None, ranks.gather(ranks.together(_differentiate_next, updates, state)))):
         network = differentiated[0].network
         ranks.average_gradients(state.networks[network], len(differentiated))
         state.optimizers[network].step()
@@ -231,7 +231,7 @@ class Differentiated(NamedTuple):
     losses: dict[str, float]
 
 
-def _differentiate_next(updates: Iterator[Update], step: int) -> Differentiated | None:
+def _differentiate_next(updates: Iterator[Update], state: State) -> Differentiated | None:
     """None if there is no further update; other processes may have one."""
     update = next(updates, None)
     if update is None:
@@ -240,10 +240,12 @@ def _differentiate_next(updates: Iterator[Update], step: int) -> Differentiated 
     for name, value in values.items():
         if not math.isfinite(value):
             raise TrainingError(
-                f"loss {name!r} of {update.network!r} is {value} at step {step}: lower the learning rate or look at the"
-                " data; the last checkpoint is from before"
+                f"loss {name!r} of {update.network!r} is {value} at step {state.step}: lower the learning rate or look"
+                " at the data; the last checkpoint is from before"
             )
-    torch.stack(list(update.losses.values())).sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    trained = [parameter for parameter in state.networks[update.network].parameters() if parameter.requires_grad]
+    # Of no other network: a discriminator must not learn from what the segmenter is told by it.
+    torch.autograd.backward(torch.stack(list(update.losses.values())).sum(), inputs=trained)
     return Differentiated(update.network, values)
 
 

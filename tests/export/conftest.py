@@ -19,7 +19,8 @@ from training.data.world.dataset import World, WorldFlow
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
 from training.methods.optimization import Adam
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.stage import StageOne, StageTwo
+from training.methods.supervised import Supervised
 from training.models import SEGMENTERS
 from training.models.accel import AccelConfig
 from training.models.deeplab import Classifier
@@ -38,8 +39,8 @@ SMALL_PER_FRAME = PerFrameConfig(backbone="resnet10_slim")
 SMALL_ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=SMALL_FLOW_NET)
 SMALL: dict[str, SegmenterConfig] = {"per_frame": SMALL_PER_FRAME, "accel": SMALL_ACCEL}
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
-    "per_frame": SupervisedStageOne(segmenter=SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3)),
-    "accel": SupervisedStageTwo(segmenter=SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3)),
+    "per_frame": Supervised(StageOne(SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3))),
+    "accel": Supervised(StageTwo(SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3))),
     "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
 }
 WORLD = World(size=(64, 64), num_clips=2)

@@ -12,7 +12,8 @@ from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
 from training.methods.method import Networks, Update
 from training.methods.optimization import Adam
-from training.methods.supervised import SupervisedStageOne
+from training.methods.stage import StageOne
+from training.methods.supervised import Supervised
 from training.models.per_frame import PerFrameConfig
 from training.recipe import Recipe
 from training.run_directory import Run
@@ -34,8 +35,8 @@ def no_prerequisites(name: str) -> Run:
 def tiny_recipe() -> Recipe:
     """Seconds of training: a slim network on four clips."""
     return Recipe(
-        method=SupervisedStageOne(
-            segmenter=PerFrameConfig(backbone="resnet10_slim"), optimizer=Adam(learning_rate=1e-3), forward_target=True
+        method=Supervised(
+            StageOne(PerFrameConfig(backbone="resnet10_slim"), optimizer=Adam(learning_rate=1e-3)), forward_target=True
         ),
         source=TINY,
         target=replace(TINY, look="mid", num_frames=3),
@@ -189,11 +190,9 @@ def crash_after(monkeypatch: pytest.MonkeyPatch) -> CrashAfter:
 
     @contextlib.contextmanager
     def crash(num_steps: int) -> Iterator[None]:
-        real_updates, steps_left = SupervisedStageOne.updates, num_steps
+        real_updates, steps_left = Supervised.updates, num_steps
 
-        def crashing(
-            method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
-        ) -> Iterator[Update]:
+        def crashing(method: Supervised, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
             nonlocal steps_left
             if steps_left == 0:
                 raise KeyboardInterrupt
@@ -201,7 +200,7 @@ def crash_after(monkeypatch: pytest.MonkeyPatch) -> CrashAfter:
             yield from real_updates(method, networks, source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(SupervisedStageOne, "updates", crashing)
+            patch.setattr(Supervised, "updates", crashing)
             with pytest.raises(KeyboardInterrupt):
                 yield
 

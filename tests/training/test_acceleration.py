@@ -19,8 +19,9 @@ from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World
 from training.methods import losses
 from training.methods.method import Method
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
+from training.methods.stage import StageOne, StageTwo
 from training.models.accel import AccelConfig
 from training.models.deeplab import DeepLab, trunk
 from training.models.flownet_s import FlowNetSConfig
@@ -31,9 +32,11 @@ from training.trainer import train
 from training.validation import SfmValidation
 
 FLOW_NET = FlowNetSConfig(width=0.25)
-STAGE_ONE = SfcStageOne(segmenter=PerFrameConfig(backbone="resnet10_slim"), teacher_flow=FLOW_NET)
-STAGE_TWO = SfcStageTwo(
-    segmenter=AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET), teacher_flow=FLOW_NET
+STAGE_ONE = Sfc(StageOne(PerFrameConfig(backbone="resnet10_slim")), teacher_flow=FLOW_NET)
+STAGE_TWO = Sfc(
+    StageTwo(AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET)),
+    teacher_flow=FLOW_NET,
+    flow_weight=0.001,
 )
 ROOT = Path(__file__).parents[2]
 Accelerate = Callable[[nn.Module], object]
@@ -68,9 +71,7 @@ def to_bfloat16(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("method", [STAGE_ONE, STAGE_TWO], ids=["one", "two"])
-def test_bfloat16_changes_losses_and_gradients_by_rounding(
-    method: SfcStageOne | SfcStageTwo, clips: tuple[LabelledClip, Clip]
-) -> None:
+def test_bfloat16_changes_losses_and_gradients_by_rounding(method: Sfc, clips: tuple[LabelledClip, Clip]) -> None:
     gentle = replace(method, softmax_scale=1.0)  # the paper's 100 magnifies rounding of any kind
     exact_losses, exact = gradients(gentle, clips, lambda network: None)
     rough_losses, rough = gradients(gentle, clips, to_bfloat16)
@@ -85,7 +86,7 @@ def test_bfloat16_changes_losses_and_gradients_by_rounding(
 
 @pytest.mark.parametrize("method", [STAGE_ONE, STAGE_TWO], ids=["one", "two"])
 def test_what_lies_behind_the_features_never_sees_bfloat16(
-    method: SfcStageOne | SfcStageTwo, clips: tuple[LabelledClip, Clip], monkeypatch: pytest.MonkeyPatch
+    method: Sfc, clips: tuple[LabelledClip, Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_softmax: list[torch.dtype] = []
     of_features: list[torch.dtype] = []

@@ -19,8 +19,9 @@ from training.command_line import Machine
 from training.convert import Conversion, Options, convert
 from training.data.world.dataset import World
 from training.methods.flow_supervision import FlowSupervision
-from training.methods.sfc import SfcStageTwo
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.sfc import Sfc
+from training.methods.stage import StageTwo
+from training.methods.supervised import Supervised
 from training.models.accel import AccelConfig
 from training.models.deeplab import DeepLab
 from training.models.official_checkpoints import KindName
@@ -74,20 +75,20 @@ CASES: dict[str, Case] = {
     "initialisation": Case(
         # slim: ResNet-101 has a test of its own
         lambda official: prefixed("Scale.", without_main_classifier(official("deeplab", counters=False, classes=21))),
-        "deeplab-init", SupervisedStageOne, whole,
+        "deeplab-init", Supervised, whole,
     ),
     "flow": Case(lambda official: official("flow_net"), "flownet-s", FlowSupervision, whole),
     "davss-flow": Case(lambda official: without_biases(official("flow_net")), "flownet-s", FlowSupervision, whole),
     "source-only": Case(
-        lambda official: prefixed("segnet.", official("deeplab")), "stage-one", SupervisedStageOne, whole
+        lambda official: prefixed("segnet.", official("deeplab")), "stage-one", Supervised, whole
     ),
-    "sfc-one": Case(lambda official: official("deeplab"), "stage-one", SupervisedStageOne, whole),
+    "sfc-one": Case(lambda official: official("deeplab"), "stage-one", Supervised, whole),
     "single-level": Case(
-        lambda official: official("deeplab", auxiliary=False), "stage-one", SupervisedStageOne, whole
+        lambda official: official("deeplab", auxiliary=False), "stage-one", Supervised, whole
     ),
-    "pixmatch": Case(pixmatch, "pixmatch", SupervisedStageOne, average),
-    "accel": Case(lambda official: official("accel"), "accel", SupervisedStageTwo, whole),
-    "sfc": Case(lambda official: official("sfc"), "sfc", SfcStageTwo, whole),
+    "pixmatch": Case(pixmatch, "pixmatch", Supervised, average),
+    "accel": Case(lambda official: official("accel"), "accel", Supervised, whole),
+    "sfc": Case(lambda official: official("sfc"), "sfc", Sfc, whole),
 }  # fmt: skip
 
 
@@ -144,8 +145,8 @@ def test_the_resnet101_of_the_initialisation_gets_new_classifiers(
     conversion = convert(Options(save(state, is_zip=False), tmp_path / "run", classes="synthia", seed=3))
     assert {name.split(".")[2] for name in conversion.missing} == {"layer5", "layer6"}
     run = read_run(tmp_path / "run")
-    assert isinstance(run.recipe.method, SupervisedStageOne)
-    assert run.recipe.method.segmenter == PerFrameConfig("resnet101", auxiliary=True)
+    assert isinstance(run.recipe.method, Supervised)
+    assert run.recipe.method.stage.segmenter == PerFrameConfig("resnet101", auxiliary=True)
     network = run.networks()["segmenter"]
     assert torch.equal(network.get_parameter("segnet.layer3.22.conv2.weight"), state["Scale.layer3.22.conv2.weight"])
     classifier = network.get_parameter("segnet.layer6.conv2d_list.0.weight")
@@ -206,7 +207,7 @@ def test_recipes_start_from_converted_runs(official: Official, save: Save, tmp_p
     convert(Options(save(flow), tmp_path / "official-flow"))
     recipe = replace(
         tiny_recipe,
-        method=SupervisedStageTwo(segmenter=AccelConfig(reference="resnet10_slim", update="resnet10_slim")),
+        method=Supervised(StageTwo(AccelConfig(reference="resnet10_slim", update="resnet10_slim"))),
         start_from={
             "segmenter.net_ref": "official-one:segmenter.segnet",
             "segmenter.net_update": "official-one:segmenter.segnet",

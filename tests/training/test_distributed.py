@@ -76,7 +76,8 @@ def test_two_processes_train_the_weights_that_one_trains(program: Program, tmp_p
         from training.data import World
         from training.distributed import connected, launched_ranks
         from training.methods.optimization import Sgd
-        from training.methods.sfc import SfcStageTwo
+        from training.methods.sfc import Sfc
+        from training.methods.stage import StageTwo
         from training.models.accel import AccelConfig
         from training.models.flownet_s import FlowNetSConfig
         from training.recipe import Recipe
@@ -87,9 +88,9 @@ def test_two_processes_train_the_weights_that_one_trains(program: Program, tmp_p
         flow_net = FlowNetSConfig(width=0.25)
         segmenter = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=flow_net)
         recipe = Recipe(
-            method=SfcStageTwo(
-                segmenter=segmenter, teacher_flow=flow_net, optimizer=Sgd(learning_rate=0.2), freeze_bn=True,
-                softmax_scale=1.0, flow_weight=1.0,
+            method=Sfc(
+                StageTwo(segmenter, optimizer=Sgd(learning_rate=0.2), freeze_bn=True),
+                teacher_flow=flow_net, softmax_scale=1.0, flow_weight=1.0,
             ),
             source=source,
             target=replace(source, look="mid", num_frames=3),
@@ -98,14 +99,14 @@ def test_two_processes_train_the_weights_that_one_trains(program: Program, tmp_p
             source_batch=4,
             target_batch=2,
         )
-        real_updates = SfcStageTwo.updates
+        real_updates = Sfc.updates
 
 
         def fully_labelled(method, networks, source, target):
             return real_updates(method, networks, source._replace(labels=source.labels.clamp(min=0)), target)
 
 
-        SfcStageTwo.updates = fully_labelled
+        Sfc.updates = fully_labelled
         with connected(ranks := launched_ranks()):
             train("tiny", recipe, Path(sys.argv[1]), lambda name: 1 / 0, Machine("cpu"), ranks=ranks)
         """
@@ -185,10 +186,10 @@ def test_an_error_in_one_process_stops_both_with_one_sentence(program: Program, 
         import sys
 
         from training.methods.method import Update
-        from training.methods.supervised import SupervisedStageOne
+        from training.methods.supervised import Supervised
         from training.train import main
 
-        real_updates = SupervisedStageOne.updates
+        real_updates = Supervised.updates
 
 
         def diverging(method, networks, source, target):
@@ -197,7 +198,7 @@ def test_an_error_in_one_process_stops_both_with_one_sentence(program: Program, 
                 yield Update(update.network, {name: factor * loss for name, loss in update.losses.items()})
 
 
-        SupervisedStageOne.updates = diverging
+        Supervised.updates = diverging
         main()
         """
     )

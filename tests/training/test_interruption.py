@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.data.clip import Clip, LabelledClip
 from training.methods.method import Networks, Update
-from training.methods.supervised import SupervisedStageOne
+from training.methods.supervised import Supervised
 from training.run_directory import Run, load_checkpoint
 from training.trainer import TrainingError
 
@@ -83,11 +83,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(
 ) -> None:
     first = train_tiny(steps=4, checkpoint_every=1, validate_every=4)
     whole = weights(first.folder)
-    real_updates, steps_done = SupervisedStageOne.updates, 0
+    real_updates, steps_done = Supervised.updates, 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def filling_the_disk(
-        method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
+        method: Supervised, networks: Networks, source: LabelledClip, target: Clip
     ) -> Iterator[Update]:
         nonlocal steps_done
         steps_done += 1
@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(
     changes = {"steps": 4, "checkpoint_every": 1, "validate_every": 4}
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(SupervisedStageOne, "updates", filling_the_disk)
+            patch.setattr(Supervised, "updates", filling_the_disk)
             with pytest.raises(
                 TrainingError, match=r"full cannot be written at step 3 .*: make room and go on by --resume"
             ):

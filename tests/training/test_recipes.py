@@ -4,9 +4,12 @@ import pytest
 
 from training.data import CityscapesSeq
 from training.methods.optimization import Adam, Poly, RepeatedSgd, Sgd, WarmUp
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.stage import StageOne, StageTwo
+from training.methods.supervised import Supervised
+from training.models.accel import AccelConfig
+from training.models.per_frame import PerFrameConfig
 from training.recipes import RECIPES
 
 
@@ -21,26 +24,29 @@ def test_the_papers_stages_have_the_released_hyperparameters(benchmark: str) -> 
         assert (recipe.source_batch, recipe.target_batch, recipe.augment_source) == (1, 1, False)
         assert recipe.keep_best
 
-    assert isinstance(one.method, SupervisedStageOne)
-    assert isinstance(sfc_one.method, SfcStageOne)
-    for stage_one in (one.method, sfc_one.method):
+    assert isinstance(one.method, Supervised)
+    assert isinstance(sfc_one.method, Sfc)
+    for stage_one in (one.method.stage, sfc_one.method.stage):
+        assert isinstance(stage_one, StageOne)
         assert stage_one.optimizer == RepeatedSgd(learning_rate=2.5e-4, momentum=0.9, weight_decay=5e-4)
         assert stage_one.schedule == Poly(power=0.9)
         assert stage_one.auxiliary_weight == 0.1
         assert stage_one.exact_bn
-        assert (stage_one.segmenter.backbone, stage_one.segmenter.auxiliary) == ("resnet101", True)
+        assert stage_one.train_bn
+        assert stage_one.segmenter == PerFrameConfig("resnet101", auxiliary=True)
     assert (sfc_one.method.flow_weight, sfc_one.method.softmax_scale) == (0.005, 100)
 
-    assert isinstance(two.method, SupervisedStageTwo)
-    assert isinstance(sfc_two.method, SfcStageTwo)
-    for stage_two in (two.method, sfc_two.method):
+    assert isinstance(two.method, Supervised)
+    assert isinstance(sfc_two.method, Sfc)
+    for stage_two in (two.method.stage, sfc_two.method.stage):
+        assert isinstance(stage_two, StageTwo)
         assert stage_two.optimizer == Sgd(learning_rate=5e-4, momentum=0.9, weight_decay=5e-4)
         assert not stage_two.freeze_bn
-        assert stage_two.segmenter.merge_start == "random"
+        assert stage_two.segmenter == AccelConfig("resnet101", "resnet101", merge_start="random")
     assert (sfc_two.method.flow_weight, sfc_two.method.softmax_scale) == (0.001, 100)
     rates = [
         [5e-4 * stage.schedule.factor(step, 1) for step in (0, 1, 999, 1000, 1001)]
-        for stage in (two.method, sfc_two.method)
+        for stage in (two.method.stage, sfc_two.method.stage)
     ]
     assert rates == [[5e-4, 5e-5, 5e-5, 5e-5, 5e-4], [5e-5, 5e-5, 5e-5, 5e-4, 5e-4]]
 

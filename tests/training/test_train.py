@@ -16,6 +16,7 @@ from training.command_line import Machine
 from training.data import DATASETS
 from training.methods import METHODS
 from training.methods.optimization import OPTIMIZERS, SCHEDULES
+from training.methods.stage import STAGES
 from training.models import FLOW_NETS, SEGMENTERS
 from training.recipe import NamedRecipe, Recipe
 from training.recipes import RECIPES
@@ -100,12 +101,12 @@ def test_a_recipe_is_trained_into_the_folder_of_its_name(call: Call, tmp_path: P
 def test_options_override_fields_of_the_recipe(call: Call, tmp_path: Path) -> None:
     call(
         "tiny", "--out", tmp_path / "own", "--steps", 1, "--seed", 7, "--keep-best", "--source.num-clips", 3,
-        "--method.optimizer.learning-rate", 0.25, "--method.no-forward-target", "--validation.data.num-clips", 1,
+        "--method.stage.optimizer.learning-rate", 0.25, "--method.no-forward-target", "--validation.data.num-clips", 1,
     )  # fmt: skip
     fields = recipe_fields(tmp_path / "own")
     assert (fields["steps"], fields["seed"], fields["keep_best"]) == (1, 7, True)
     assert fields["source"]["num_clips"] == 3
-    assert fields["method"]["optimizer"]["learning_rate"] == 0.25
+    assert fields["method"]["stage"]["optimizer"]["learning_rate"] == 0.25
     assert fields["method"]["forward_target"] is False
     assert fields["validation"]["data"]["num_clips"] == 1
     untouched = RECIPES["tiny"].recipe
@@ -223,8 +224,8 @@ def test_another_recipes_run_is_not_resumed(call: Call, refused: Refused, tmp_pa
     ("options", "sentence"),
     [
         (
-            ("--method.segmenter.backbone", "resnet18"),
-            "method.segmenter.backbone resnet10_slim (this call says resnet18)",
+            ("--method.stage.segmenter.backbone", "resnet18"),
+            "method.stage.segmenter.backbone resnet10_slim (this call says resnet18)",
         ),
         (("--steps", 9), "steps 2 (this call says 9)"),
         (("--source.num-clips", 3), "source.num_clips 4 (this call says 3)"),
@@ -253,7 +254,17 @@ def test_training_that_diverges_stops_with_a_sentence_and_leaves_nothing(
     call: Call, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        call("tiny", "--out", "own", "--method.optimizer.learning-rate", "1e30", "--validate-every", 10, "--steps", 5)
+        call(
+            "tiny",
+            "--out",
+            "own",
+            "--method.stage.optimizer.learning-rate",
+            "1e30",
+            "--validate-every",
+            10,
+            "--steps",
+            5,
+        )
     assert stopped.value.code == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "loss 'source' of 'segmenter' is nan at step 1: lower the learning rate" in error
@@ -274,7 +285,7 @@ def test_help_lists_the_recipes_and_the_fields_of_each(call: Call, capsys: pytes
     for phrase in (
         "--out PATH run directory to write; runs it starts from lie beside it (default: runs/training/tiny)",
         "--steps INT iterations: one batch of each domain",
-        "--method.optimizer.learning-rate FLOAT",
+        "--method.stage.optimizer.learning-rate FLOAT",
         "height and width of the frames in pixels",
         '"auto" takes a GPU when there is one',
     ):
@@ -282,7 +293,7 @@ def test_help_lists_the_recipes_and_the_fields_of_each(call: Call, capsys: pytes
 
 
 FAMILIES = (METHODS, DATASETS, SEGMENTERS, FLOW_NETS)
-OPTION_TYPES = {*OPTIMIZERS, *SCHEDULES, *(member for family in FAMILIES for member in family.values())}
+OPTION_TYPES = {*OPTIMIZERS, *SCHEDULES, *STAGES, *(member for family in FAMILIES for member in family.values())}
 
 
 GROUPS = {

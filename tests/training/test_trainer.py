@@ -13,7 +13,7 @@ from training.data.clip import Clip, LabelledClip
 from training.data.unlabelled import Unlabelled
 from training.data.world.dataset import World
 from training.methods.method import Networks, Update
-from training.methods.supervised import SupervisedStageOne
+from training.methods.supervised import Supervised
 from training.recipe import Recipe
 from training.run_directory import Run, RunError, load_checkpoint
 from training.trainer import TrainingError, train
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_recipe: Recipe, tmp_path:
 
 
 @dataclass(eq=False)
-class Diverging(SupervisedStageOne):
+class Diverging(Supervised):
     """Gives a loss that is not finite."""
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
@@ -92,7 +92,7 @@ class Diverging(SupervisedStageOne):
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_leaves_nothing_half_written(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SupervisedStageOne, "updates", Diverging.updates)
+    monkeypatch.setattr(Supervised, "updates", Diverging.updates)
     with pytest.raises(TrainingError, match="loss 'source' of 'segmenter' is nan at step 0"):
         train("tiny", tiny_recipe, tmp_path / "run", lambda name: pytest.fail(name), Machine("cpu"))
     assert not (tmp_path / "run").exists()
@@ -102,15 +102,13 @@ def test_target_labels_never_reach_a_method(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    real_updates = SupervisedStageOne.updates
+    real_updates = Supervised.updates
 
-    def watching(
-        method: SupervisedStageOne, networks: Networks, source: LabelledClip, target: Clip
-    ) -> Iterator[Update]:
+    def watching(method: Supervised, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         seen.append(type(target))
         yield from real_updates(method, networks, source, target)
 
-    monkeypatch.setattr(SupervisedStageOne, "updates", watching)
+    monkeypatch.setattr(Supervised, "updates", watching)
     recipe = replace(tiny_recipe, steps=1)
     train("tiny", recipe, tmp_path / "run", lambda name: pytest.fail(name), Machine("cpu"))
     assert seen == [Clip]
@@ -159,7 +157,7 @@ def test_target_clips_are_read_only_for_methods_that_look_at_them(
         return real_item(data, index)
 
     monkeypatch.setattr(Unlabelled, "__getitem__", watching)
-    assert isinstance(tiny_recipe.method, SupervisedStageOne)
+    assert isinstance(tiny_recipe.method, Supervised)
     run = train_tiny(method=replace(tiny_recipe.method, forward_target=forward_target))
     assert len(seen) == (4 if forward_target else 0)
     assert set(run.measures()) == {"miou"}  # of the target's validation frames

@@ -4,17 +4,15 @@ from typing import Any
 
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.supervised import Supervised
 
 __all__ = ["METHODS"]
 
 METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips with flow
-    "supervised_stage_one": SupervisedStageOne,
-    "supervised_stage_two": SupervisedStageTwo,
+    "supervised": Supervised,
     "flow_supervision": FlowSupervision,
     "sfm_pretraining": SfmPretraining,
-    "sfc_stage_one": SfcStageOne,
-    "sfc_stage_two": SfcStageTwo,
+    "sfc": Sfc,
 }

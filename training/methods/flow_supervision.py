@@ -37,6 +37,10 @@ class FlowSupervision(Method[FlowClip]):
         """See `Method.optimizers`."""
         return {"flow_net": self.optimizer.build([ParameterGroup(list(networks["flow_net"].parameters()))])}
 
+    def learning_rate_factor(self, step: int, steps: int) -> float:
+        """See `Method.learning_rate_factor`."""
+        return self.schedule.factor(step, steps)
+
     def reads_target(self) -> bool:
         """See `Method.reads_target`."""
         return False

@@ -8,14 +8,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.data.clip import Clip, FlowClip, LabelledClip
-from training.methods.optimization import Schedule
 
 Source = TypeVar("Source", LabelledClip, FlowClip)
 Networks = dict[str, nn.Module]
 
 
 class Update(NamedTuple):
-    """One optimizer step: minimise the sum of `losses` with respect to `network`."""
+    """One optimizer step: minimise the sum of `losses` with respect to `network`, and to no other network."""
 
     network: str  # key of the method's networks and optimizers
     losses: dict[str, Tensor]  # scalars, already weighted; the names become the logged curves
@@ -28,8 +27,6 @@ class Method(Generic[Source]):
     Networks that `optimizers` does not name are frozen by the trainer: no gradient, evaluation mode.
     """
 
-    schedule: Schedule  # of the learning rates
-
     def networks(self, num_classes: int) -> Networks:
         """All networks the method needs, newly initialised, by name."""
         raise NotImplementedError
@@ -40,7 +37,7 @@ class Method(Generic[Source]):
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """What every learning rate is multiplied with before step `step` (from 0) of `steps`."""
-        return self.schedule.factor(step, steps)
+        raise NotImplementedError
 
     def reads_target(self) -> bool:
         """Whether `updates` looks at the target; if not, no target clip is read, and it gets a clip without frames."""

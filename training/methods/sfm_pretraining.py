@@ -41,6 +41,10 @@ class SfmPretraining(Method[LabelledClip]):
         """See `Method.optimizers`."""
         return {"sfm": self.optimizer.build([ParameterGroup(list(networks["sfm"].parameters()))])}
 
+    def learning_rate_factor(self, step: int, steps: int) -> float:
+        """See `Method.learning_rate_factor`."""
+        return self.schedule.factor(step, steps)
+
     def reads_target(self) -> bool:
         """See `Method.reads_target`."""
         return False

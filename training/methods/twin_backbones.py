@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from training.models.accel import Accel
 from training.models.deeplab import DeepLab
 from training.models.upsampling import upsample
+from training.models.video_segmenter import Levels, VideoSegmenter
 
 
-def scores_of_last_two(segmenter: Accel, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Full-resolution merged scores (B, C, H, W) of the last frame and of the one before, each from its pair.
+def levels_of_last_two(segmenter: VideoSegmenter, frames: Tensor) -> tuple[Levels, Levels]:
+    """`level_logits` of the last frame and of the one before, each from its pair.
 
     Args:
         segmenter: its BatchNorm statistics move as if both pairs were forwarded, the later one first.
         frames: (B, T, 3, H, W), T >= 3.
     """
-    if not _are_twins(segmenter.net_ref, segmenter.net_update):
-        return segmenter(frames[:, -2:]), segmenter(frames[:, -3:-1])
+    if not (isinstance(segmenter, Accel) and _are_twins(segmenter.net_ref, segmenter.net_update)):
+        return segmenter.level_logits(frames[:, -2:]), segmenter.level_logits(frames[:, -3:-1])
     before, previous, current = frames[:, -3:].unbind(1)
     old_statistics = [statistic.clone() for _, statistic in _statistics(segmenter.net_ref)]
     shared = segmenter.net_ref.features(previous)[1]
@@ -37,7 +38,7 @@ def scores_of_last_two(segmenter: Accel, frames: Tensor) -> tuple[Tensor, Tensor
     _move_statistics(segmenter.net_update, contributions)
     update_scores = segmenter.net_update.layer6(shared)
     of_previous = segmenter.correct(segmenter.encode_key(before), before, previous, update_scores)
-    return segmenter.upsample(of_current.logits), segmenter.upsample(of_previous.logits)
+    return (of_current.logits,), (of_previous.logits,)
 
 
 def _are_twins(first: DeepLab, second: DeepLab) -> bool:

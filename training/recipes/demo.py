@@ -17,9 +17,10 @@ from dataclasses import replace
 from training.data.world.dataset import World, WorldFlow
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.optimization import Adam, Poly
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.stage import StageOne, StageTwo
+from training.methods.supervised import Supervised
 from training.models.accel import AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
@@ -39,11 +40,13 @@ FLOW_NET = FlowNetSConfig(width=0.375)
 PER_FRAME = PerFrameConfig(backbone="resnet10_slim", auxiliary=True)
 # A random merge layer takes thousands of steps to learn what the average of both branches is from the start.
 ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET, merge_start="average")
+STAGE_ONE = StageOne(PER_FRAME, optimizer=Adam(learning_rate=1e-3), schedule=Poly())
+STAGE_TWO = StageTwo(ACCEL, optimizer=Adam(learning_rate=2e-4), schedule=Poly())
 STAGE_ONE_STEPS, ADAPTATION_STEPS, STAGE_TWO_STEPS = 1000, 200, 100
 FROM_STAGE_ONE = ("segmenter.net_ref", "segmenter.net_update")
 
 _stage_one = Recipe(
-    method=SupervisedStageOne(segmenter=PER_FRAME, optimizer=Adam(learning_rate=1e-3), schedule=Poly()),
+    method=Supervised(STAGE_ONE),
     source=SOURCE,
     target=TARGET,
     validation=SegmentationValidation(data=TARGET_VALIDATION),
@@ -53,7 +56,7 @@ _stage_one = Recipe(
 )
 _stage_two = replace(
     _stage_one,
-    method=SupervisedStageTwo(segmenter=ACCEL, optimizer=Adam(learning_rate=2e-4), schedule=Poly()),
+    method=Supervised(STAGE_TWO),
     steps=STAGE_TWO_STEPS,
     start_from={
         **dict.fromkeys(FROM_STAGE_ONE, "demo-source-only-one:segmenter.segnet"),
@@ -78,18 +81,13 @@ _sfm = replace(
 _FLOW_TEACHER = {"teacher_flow": "demo-source-only:segmenter.flownet", "sfm": "demo-sfm:sfm"}
 _sfc_one = replace(
     _stage_one,
-    method=SfcStageOne(
-        segmenter=PER_FRAME,
-        teacher_flow=FLOW_NET,
-        optimizer=Adam(learning_rate=5e-4),
-        schedule=Poly(),
-    ),
+    method=Sfc(replace(STAGE_ONE, optimizer=Adam(learning_rate=5e-4)), teacher_flow=FLOW_NET, flow_weight=0.005),
     steps=ADAPTATION_STEPS,
     start_from={"segmenter": "demo-source-only-one:segmenter", **_FLOW_TEACHER},
 )
 _sfc_two = replace(
     _stage_two,
-    method=SfcStageTwo(segmenter=ACCEL, teacher_flow=FLOW_NET, optimizer=Adam(learning_rate=2e-4), schedule=Poly()),
+    method=Sfc(STAGE_TWO, teacher_flow=FLOW_NET, flow_weight=0.001),
     start_from={
         **dict.fromkeys(FROM_STAGE_ONE, "demo-sfc-one:segmenter.segnet"),
         "segmenter.flownet": "demo-flow:flow_net",
@@ -99,7 +97,7 @@ _sfc_two = replace(
 
 
 def _without_flow_loss(recipe: Recipe) -> Recipe:
-    assert isinstance(recipe.method, SfcStageOne | SfcStageTwo)
+    assert isinstance(recipe.method, Sfc)
     return replace(recipe, method=replace(recipe.method, flow_weight=0.0))
 
 

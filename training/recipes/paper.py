@@ -22,9 +22,10 @@ from training.data import CityscapesSeq, DataConfig, SynthiaSeq, Viper
 from training.data.clip import LabelledClip
 from training.methods.method import Method
 from training.methods.optimization import WarmUp
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.stage import StageOne, StageTwo
+from training.methods.supervised import Supervised
 from training.recipe import NamedRecipe, Recipe
 from training.validation import SegmentationValidation, SfmValidation
 
@@ -93,12 +94,12 @@ def _accel_from(stage_one: str) -> dict[str, str]:
 
 
 def _source_only_one(benchmark: Benchmark) -> Recipe:
-    return _recipe(benchmark, SupervisedStageOne(), 80_000, FROM_IMAGENET, 2)
+    return _recipe(benchmark, Supervised(StageOne()), 80_000, FROM_IMAGENET, 2)
 
 
 def _source_only(benchmark: Benchmark, stage_one: str) -> Recipe:
     # The released script sets the rate after the step, so the warm-up begins one step late.
-    method = SupervisedStageTwo(schedule=WarmUp(late=True))
+    method = Supervised(StageTwo(schedule=WarmUp(late=True)))
     return _recipe(benchmark, method, 80_000, _accel_from(stage_one), 3)
 
 
@@ -120,10 +121,10 @@ def _sfc_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
     }
 
     def stage_one(flow_weight: float) -> Recipe:
-        return _recipe(benchmark, SfcStageOne(flow_weight=flow_weight), 120_000, FROM_IMAGENET | teachers, 2)
+        return _recipe(benchmark, Sfc(StageOne(), flow_weight=flow_weight), 120_000, FROM_IMAGENET | teachers, 2)
 
     def stage_two(flow_weight: float, started: str) -> Recipe:
-        method = SfcStageTwo(flow_weight=flow_weight)
+        method = Sfc(StageTwo(), flow_weight=flow_weight)
         return _recipe(benchmark, method, 160_000, _accel_from(started) | teachers, 3)
 
     return {

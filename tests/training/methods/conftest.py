@@ -1,6 +1,7 @@
 """Small methods of every kind, random clips, and the part of the trainer's contract that methods rely on."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -8,20 +9,28 @@ import torch
 from torch import Tensor
 
 from training.data.clip import Clip, FlowClip, LabelledClip
+from training.methods import METHODS
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method, Networks
 from training.methods.optimization import Adam
-from training.methods.sfc import SfcStageOne, SfcStageTwo
-from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne, SupervisedStageTwo
+from training.methods.stage import Stage, StagedMethod, StageOne, StageTwo
 from training.models.accel import AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
 
 NUM_CLASSES = 4
-STAGE_ONE = PerFrameConfig(backbone="resnet10_slim")
 FLOW_NET = FlowNetSConfig(width=1 / 4)
-STAGE_TWO = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET)
+ADAM = Adam(learning_rate=1e-3)
+STAGES: dict[str, Stage] = {
+    "one": StageOne(PerFrameConfig(backbone="resnet10_slim"), optimizer=ADAM),
+    "two": StageTwo(AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET), optimizer=ADAM),
+}
+SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps each method of the table small
+    "supervised": {},
+    "flow_supervision": {"flow_net": FLOW_NET, "optimizer": ADAM},
+    "sfm_pretraining": {"flow_net": FLOW_NET, "optimizer": ADAM},
+    "sfc": {"teacher_flow": FLOW_NET},
+}
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source
 Prepare = Callable[[Method[Any]], Networks]
@@ -58,28 +67,31 @@ def target() -> Clip:
     return Clip(torch.rand(1, 3, 3, 32, 32))
 
 
+def stages_of(name: str) -> list[str]:
+    """The stages that a method of the table trains in; "one" stands for any where it knows no stages."""
+    return list(STAGES) if issubclass(METHODS[name], StagedMethod) else ["one"]
+
+
 @pytest.fixture
 def small() -> Small:
     """Builds a method by its name in the table, with small networks and other hyperparameters as given."""
 
-    def build(name: str, **hyperparameters: object) -> Method[Any]:
-        options: dict[str, Any] = {"optimizer": Adam(learning_rate=1e-3), **hyperparameters}  # Any: of many types
-        match name:
-            case "supervised_stage_one":
-                return SupervisedStageOne(segmenter=STAGE_ONE, **options)
-            case "supervised_stage_two":
-                return SupervisedStageTwo(segmenter=STAGE_TWO, **options)
-            case "flow_supervision":
-                return FlowSupervision(flow_net=FLOW_NET, **options)
-            case "sfm_pretraining":
-                return SfmPretraining(flow_net=FLOW_NET, **options)
-            case "sfc_stage_one":
-                return SfcStageOne(segmenter=STAGE_ONE, teacher_flow=FLOW_NET, **options)
-            case "sfc_stage_two":
-                return SfcStageTwo(segmenter=STAGE_TWO, teacher_flow=FLOW_NET, **options)
-        raise AssertionError(f"{name} is in METHODS: give it small networks here")
+    def build(name: str, stage: str = "one", **hyperparameters: object) -> Method[Any]:
+        assert name in SMALL, f"{name} is in METHODS: give it small networks here"
+        options: dict[str, Any] = {**SMALL[name], **hyperparameters}  # Any: of many types
+        if issubclass(METHODS[name], StagedMethod):
+            of_stage = {field.name for field in fields(STAGES[stage])}
+            changes = {key: options.pop(key) for key in of_stage & options.keys()}
+            options["stage"] = replace(STAGES[stage], **changes)
+        return METHODS[name](**options)
 
     return build
+
+
+@pytest.fixture(params=[(name, stage) for name in METHODS for stage in stages_of(name)], ids="-".join)
+def method(request: pytest.FixtureRequest, small: Small) -> Method[Any]:
+    """Every method of the table, in each of its stages."""
+    return small(*request.param)
 
 
 @pytest.fixture
@@ -92,18 +104,20 @@ def train(source: LabelledClip, flow_source: FlowClip, target: Clip) -> Train:
             if name not in optimizers:
                 network.requires_grad_(False).eval()
         base_rates = {name: [group["lr"] for group in each.param_groups] for name, each in optimizers.items()}
-        history = []
+        history: list[dict[str, float]] = []
         for step in range(num_steps):
             for name, optimizer in optimizers.items():
                 networks[name].train()
                 for group, base_rate in zip(optimizer.param_groups, base_rates[name], strict=True):
                     group["lr"] = base_rate * method.learning_rate_factor(step, num_steps)
             clip = flow_source if isinstance(method, FlowSupervision) else source
+            history.append({})
             for update in method.updates(networks, clip, target):
                 optimizers[update.network].zero_grad()
-                torch.autograd.backward(torch.stack(list(update.losses.values())).sum())
+                trained = [each for each in networks[update.network].parameters() if each.requires_grad]
+                torch.autograd.backward(torch.stack(list(update.losses.values())).sum(), inputs=trained)
                 optimizers[update.network].step()
-                history.append({name: loss.item() for name, loss in update.losses.items()})
+                history[-1] |= {name: loss.item() for name, loss in update.losses.items()}
         return history
 
     return steps

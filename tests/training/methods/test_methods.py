@@ -4,25 +4,24 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.data.clip import Clip, FlowClip, LabelledClip
-from training.methods import METHODS
-from training.methods.flow_supervision import quarter_flow
+from training.methods.flow_supervision import FlowSupervision, quarter_flow
 from training.methods.method import Method, Networks
-from training.models.per_frame import PerFrame
+from training.methods.stage import Stage, StageOne, StageTwo
+from training.methods.supervised import Supervised
+from training.models.accel import AccelConfig
+from training.models.per_frame import PerFrame, PerFrameConfig
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source
 Train = Callable[[Method[Any], Networks, int], list[dict[str, float]]]
 Snapshot = Callable[[Networks], dict[str, Tensor]]
 
 
-@pytest.mark.parametrize("name", METHODS)
 def test_a_short_training_lowers_the_loss_and_leaves_frozen_networks_alone(
-    name: str, small: Small, train: Train, snapshot: Snapshot
+    method: Method[Any], train: Train, snapshot: Snapshot
 ) -> None:
-    method = small(name)
-    assert type(method) is METHODS[name]
     networks = method.networks(4)
     trained = set(method.optimizers(networks))
     before = snapshot(networks)
@@ -34,11 +33,9 @@ def test_a_short_training_lowers_the_loss_and_leaves_frozen_networks_alone(
         assert all(parameter.grad is None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", METHODS)
 def test_parameters_without_optimizer_have_no_gradient_and_stay(
-    name: str, small: Small, train: Train, snapshot: Snapshot
+    method: Method[Any], train: Train, snapshot: Snapshot
 ) -> None:
-    method = small(name)
     networks = method.networks(4)
     before = snapshot(networks)
     train(method, networks, 2)
@@ -49,15 +46,30 @@ def test_parameters_without_optimizer_have_no_gradient_and_stay(
             assert moved <= parameter.requires_grad
 
 
+def test_only_its_own_update_reaches_the_segmenter(
+    method: Method[Any], source: LabelledClip, flow_source: FlowClip, target: Clip
+) -> None:
+    networks = method.networks(4)
+    optimizers = method.optimizers(networks)
+    segmenter = [each for each in networks.get("segmenter", nn.Module()).parameters() if each.requires_grad]
+    clip = flow_source if isinstance(method, FlowSupervision) else source
+    for update in method.updates(networks, clip, target):
+        assert update.network in optimizers
+        if update.network != "segmenter":
+            total = torch.stack(list(update.losses.values())).sum()
+            reached = torch.autograd.grad(total, segmenter, allow_unused=True, retain_graph=True) if segmenter else ()
+            assert all(gradient is None for gradient in reached)
+
+
 @pytest.mark.parametrize("stage", ["one", "two"])
 def test_sfc_without_flow_weight_is_supervision_that_forwards_target_frames(
     stage: str, small: Small, train: Train, snapshot: Snapshot
 ) -> None:
     states = []
     for method in (
-        small(f"sfc_stage_{stage}", flow_weight=0.0),
-        small(f"supervised_stage_{stage}", forward_target=True),
-        small(f"supervised_stage_{stage}"),
+        small("sfc", stage, flow_weight=0.0),
+        small("supervised", stage, forward_target=True),
+        small("supervised", stage),
     ):
         torch.manual_seed(1)
         networks = method.networks(4)
@@ -74,7 +86,7 @@ def test_sfc_without_flow_weight_is_supervision_that_forwards_target_frames(
 def test_the_flow_loss_reaches_the_trained_networks_alone(
     stage: str, small: Small, source: LabelledClip, target: Clip
 ) -> None:
-    method = small(f"sfc_stage_{stage}", flow_weight=1.0, softmax_scale=1.0)
+    method = small("sfc", stage, flow_weight=1.0, softmax_scale=1.0)
     networks = method.networks(4)
     method.optimizers(networks)
     for name in ("teacher_flow", "sfm"):
@@ -88,12 +100,12 @@ def test_the_flow_loss_reaches_the_trained_networks_alone(
     assert all(each.grad is None for name in ("teacher_flow", "sfm") for each in networks[name].parameters())
 
 
-@pytest.mark.parametrize("name", ["supervised_stage_two", "sfc_stage_two"])
+@pytest.mark.parametrize("name", ["supervised", "sfc"])
 def test_statistics_of_fixed_backbones_move_unless_frozen(
     name: str, small: Small, train: Train, snapshot: Snapshot
 ) -> None:
     for freeze_bn in (False, True):
-        method = small(name, freeze_bn=freeze_bn)
+        method = small(name, "two", freeze_bn=freeze_bn)
         networks = method.networks(4)
         before = snapshot(networks)
         train(method, networks, 1)
@@ -105,7 +117,7 @@ def test_the_earlier_source_frame_only_moves_statistics(small: Small, source: La
     losses, num_forwards = [], []
     for exact_bn in (True, False):
         torch.manual_seed(1)
-        method = small("supervised_stage_one", exact_bn=exact_bn)
+        method = small("supervised", exact_bn=exact_bn)
         networks = method.networks(4)
         (update,) = method.updates(networks, source, target)
         losses.append(update.losses["source"].item())
@@ -150,14 +162,12 @@ def test_flow_supervision_asks_for_flow_from_the_last_frame_to_the_one_before(
     assert update.losses["end_point_error"].item() == pytest.approx(5**0.5)
 
 
-@pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_reads_no_target_trains_without_one(
-    name: str, small: Small, source: LabelledClip, flow_source: FlowClip
+    method: Method[Any], source: LabelledClip, flow_source: FlowClip
 ) -> None:
-    method = small(name)
     networks = method.networks(4)
     method.optimizers(networks)
-    clip = flow_source if name == "flow_supervision" else source
+    clip = flow_source if isinstance(method, FlowSupervision) else source
     nothing = Clip(torch.empty(0, 0, 3, 0, 0))
     with pytest.raises(IndexError) if method.reads_target() else contextlib.nullcontext():
         assert len(list(method.updates(networks, clip, nothing))) == 1
@@ -165,5 +175,20 @@ def test_a_method_that_reads_no_target_trains_without_one(
 
 @pytest.mark.parametrize("stage", ["one", "two"])
 def test_a_supervised_method_reads_the_target_only_to_forward_it(stage: str, small: Small) -> None:
-    assert not small(f"supervised_stage_{stage}").reads_target()
-    assert small(f"supervised_stage_{stage}", forward_target=True).reads_target()
+    assert not small("supervised", stage).reads_target()
+    assert small("supervised", stage, forward_target=True).reads_target()
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        (
+            StageOne(AccelConfig("resnet10_slim", "resnet10_slim")),
+            "a network of single frames, Accel is",
+        ),
+        (StageTwo(PerFrameConfig("resnet10_slim")), "PerFrame has nothing there: train it in stage one"),
+    ],
+)
+def test_a_segmenter_that_a_stage_cannot_train_is_refused(stage: Stage, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Supervised(stage).networks(4)

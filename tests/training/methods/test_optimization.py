@@ -71,7 +71,7 @@ def test_repeated_sgd_by_hand() -> None:
 def test_stage_one_repeats_tensors_as_the_official_parameter_list_does() -> None:
     with torch.device("meta"):
         network = DeepLab("resnet101", 15, auxiliary=True)
-    groups = stage_one_groups(network)
+    groups = stage_one_groups(network, train_bn=True)
     backbone = {group.repeats: len(group.parameters) for group in groups if group.factor == 1}
     assert backbone == {1: 1, 3: 297, 4: 12}
     assert [(group.factor, group.repeats, len(group.parameters)) for group in groups if group.factor != 1] == [
@@ -81,7 +81,7 @@ def test_stage_one_repeats_tensors_as_the_official_parameter_list_does() -> None
 
 def test_stage_one_trains_all_but_the_first_batch_norm() -> None:
     network = DeepLab("resnet10_slim", 4, auxiliary=True)
-    grouped = {id(parameter) for group in stage_one_groups(network) for parameter in group.parameters}
+    grouped = {id(parameter) for group in stage_one_groups(network, train_bn=True) for parameter in group.parameters}
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, parameter in network.named_parameters() if id(parameter) in grouped}
     assert set(dict(network.named_parameters())) - trained == {"bn1.weight", "bn1.bias"}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.methods.parameter_groups import freeze_statistics, stage_two_groups
-from training.methods.twin_backbones import scores_of_last_two
+from training.methods.twin_backbones import levels_of_last_two
 from training.models.accel import Accel, AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 
@@ -29,7 +29,12 @@ def frames() -> Tensor:
 
 
 def pairwise(accel: Accel, frames: Tensor) -> tuple[Tensor, Tensor]:
-    return accel(frames[:, -2:]), accel(frames[:, -3:-1])
+    return accel.level_logits(frames[:, -2:])[0], accel.level_logits(frames[:, -3:-1])[0]
+
+
+def shared(accel: Accel, frames: Tensor) -> tuple[Tensor, Tensor]:
+    (current,), (previous,) = levels_of_last_two(accel, frames)
+    return current, previous
 
 
 def num_forwards(accel: Accel, frames: Tensor) -> int:
@@ -38,7 +43,7 @@ def num_forwards(accel: Accel, frames: Tensor) -> int:
     handles = [
         net.conv1.register_forward_hook(lambda *call: calls.append(call)) for net in (accel.net_ref, accel.net_update)
     ]
-    scores_of_last_two(accel, frames)
+    levels_of_last_two(accel, frames)
     for handle in handles:
         handle.remove()
     return len(calls)
@@ -50,7 +55,7 @@ def test_twins_forward_the_shared_frame_once_and_give_the_same_scores_and_gradie
     expected_from = copy.deepcopy(twins)
     expected = pairwise(expected_from, frames)
     assert num_forwards(copy.deepcopy(twins), frames) == 3
-    found = scores_of_last_two(twins, frames)
+    found = shared(twins, frames)
     weights = torch.rand_like(found[0])
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -65,7 +70,7 @@ def test_twins_forward_the_shared_frame_once_and_give_the_same_scores_and_gradie
 def test_statistics_move_as_if_every_frame_had_been_forwarded(twins: Accel, frames: Tensor) -> None:
     expected_from = copy.deepcopy(twins)
     for _ in range(3):
-        scores_of_last_two(twins, frames)
+        levels_of_last_two(twins, frames)
         pairwise(expected_from, frames)
     for (name, buffer), expected in zip(twins.named_buffers(), expected_from.buffers(), strict=True):
         torch.testing.assert_close(buffer, expected, rtol=1e-12, atol=1e-13, msg=name)
@@ -76,7 +81,7 @@ def test_backbones_that_differ_in_one_weight_are_forwarded_on_every_frame(twins:
         twins.net_update.get_parameter("layer4.0.conv1.weight")[0, 0, 0, 0] += 1
     expected = pairwise(copy.deepcopy(twins), frames)
     assert num_forwards(copy.deepcopy(twins), frames) == 4
-    for one, other in zip(scores_of_last_two(twins, frames), expected, strict=True):
+    for one, other in zip(shared(twins, frames), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 

@@ -11,10 +11,10 @@ from training.data.clip import Clip, LabelledClip
 from training.methods.losses import prediction_flow_loss, scaled_softmax
 from training.methods.method import Networks
 from training.methods.optimization import RepeatedSgd
-from training.methods.sfc import SfcStageOne, SfcStageTwo
+from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.supervised import SupervisedStageOne
-from training.methods.twin_backbones import scores_of_last_two
+from training.methods.stage import StageOne, StageTwo
+from training.methods.supervised import Supervised
 from training.models.accel import Accel
 from training.models.flownet_s import FlowNetS
 from training.models.per_frame import PerFrame
@@ -36,7 +36,7 @@ def _gradient(network: nn.Module, name: str) -> Tensor:
 def test_source_half_of_stage_one(
     per_frame: PerFrame, source: LabelledClip, target: Clip, reference: Reference, assert_equal: AssertEqual
 ) -> None:
-    arrays, method, networks = reference("stage_one_source"), SupervisedStageOne(), {"segmenter": per_frame}
+    arrays, method, networks = reference("stage_one_source"), Supervised(StageOne()), {"segmenter": per_frame}
     method.optimizers(dict(networks))
     (update,) = method.updates(dict(networks), source, target)
     torch.autograd.backward(update.losses["source"])
@@ -59,7 +59,7 @@ def test_flow_loss_of_stage_one(
     reference: Reference,
     assert_equal: AssertEqual,
 ) -> None:
-    arrays, method = reference("stage_one_sfc"), SfcStageOne(flow_weight=1.0)
+    arrays, method = reference("stage_one_sfc"), Sfc(StageOne(), flow_weight=1.0)
     networks: Networks = {"segmenter": per_frame, "teacher_flow": teacher_flow, "sfm": sfm.requires_grad_(False)}
     method.optimizers(networks)
     (update,) = method.updates(networks, source, target)
@@ -82,7 +82,7 @@ def test_two_steps_of_stage_one_with_repeated_parameters(
     reference: Reference,
     assert_equal: AssertEqual,
 ) -> None:
-    arrays, method = reference("stage_one_two_steps"), SfcStageOne(optimizer=RepeatedSgd())
+    arrays, method = reference("stage_one_two_steps"), Sfc(StageOne(optimizer=RepeatedSgd()))
     networks: Networks = {"segmenter": per_frame, "teacher_flow": teacher_flow, "sfm": sfm.requires_grad_(False)}
     optimizer = method.optimizers(networks)["segmenter"]
     base_rates = [group["lr"] for group in optimizer.param_groups]
@@ -111,8 +111,9 @@ def test_flow_loss_of_stage_two(
 ) -> None:
     arrays, pair = reference("stage_two_sfc"), (frames[:, 2], frames[:, 1])
     sfm.requires_grad_(False)
-    SfcStageTwo().optimizers({"segmenter": accel})
-    current, previous = scores_of_last_two(accel, frames)
+    stage = StageTwo()
+    stage.optimizer_of(accel)
+    current, previous = (accel.upsample(scores) for (scores,) in stage.levels_of_last_two(accel, frames))
     flow = teacher_flow(*pair)
     segmentation_flow = flow_from_probabilities(sfm, scaled_softmax(current, 100), scaled_softmax(previous, 100), *pair)
     loss = prediction_flow_loss(sfm, flow, (current, previous), pair, softmax_scale=100)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.data.clip import LabelledClip
 from training.methods.parameter_groups import stage_two_groups
-from training.methods.supervised import stage_two_loss
+from training.methods.stage import StageTwo
 from training.models.accel import Accel
 from training.models.flownet_s import FlowNetS
 from training.models.per_frame import PerFrame
@@ -93,7 +93,7 @@ def test_supervised_gradients_of_accel_equal_the_official_ones(
 ) -> None:
     arrays = reference("accel101")
     stage_two_groups(accel)
-    loss = stage_two_loss(accel, source)
+    loss = StageTwo().source_loss(accel, source)
     torch.autograd.backward(loss)
     gradients = {name: parameter.grad for name, parameter in accel.named_parameters() if parameter.grad is not None}
     assert_equal(loss, arrays["loss_train"])
