@@ -4,9 +4,12 @@ from typing import Any
 
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
+from training.methods.pixmatch import PixMatch
 from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
 from training.methods.supervised import Supervised
+from training.methods.tpl import Tpl
+from training.methods.tps import Tps
 
 __all__ = ["METHODS"]
 
@@ -15,4 +18,7 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "flow_supervision": FlowSupervision,
     "sfm_pretraining": SfmPretraining,
     "sfc": Sfc,
+    "pixmatch": PixMatch,
+    "tps": Tps,
+    "tpl": Tpl,
 }

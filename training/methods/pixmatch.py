@@ -8,8 +8,8 @@ the network says of a target frame is the label of the same frame under a pertur
     either's does
 
 Perturbations are `strong_augmentation`, low frequencies of a source frame (`fourier_adaptation`), and rectangles from
-or into a labelled source clip (`cut_mix`). Labels have no gradient and come from the network in training mode, as in the
-released code. All frames of a clip are perturbed by one draw; in stage two all scores are those of a pair.
+or into a labelled source clip (`cut_mix`). Labels have no gradient and come from the network in training mode, as in
+the released code. All frames of a clip are perturbed by one draw; in stage two all scores are those of a pair.
 
 Departures: the released code augments twice, with independent draws, and trains the auxiliary classifier with labels of
 another part of the frame than it sees: here one draw serves the frames and all labels. It mirrors and blurs frames as

@@ -14,6 +14,7 @@ from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method, Networks
 from training.methods.optimization import Adam
 from training.methods.stage import Stage, StagedMethod, StageOne, StageTwo
+from training.methods.tpl import Tpl
 from training.models.accel import AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
@@ -30,6 +31,9 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "flow_supervision": {"flow_net": FLOW_NET, "optimizer": ADAM},
     "sfm_pretraining": {"flow_net": FLOW_NET, "optimizer": ADAM},
     "sfc": {"teacher_flow": FLOW_NET},
+    "pixmatch": {"fourier_weight": 0.1, "cut_mix_weight": 0.1, "crop_size": 24},
+    "tps": {"teacher_flow": FLOW_NET},
+    "tpl": {"teacher_flow": FLOW_NET},  # around a small "sfc", if no other method is given
 }
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source
@@ -69,7 +73,7 @@ def target() -> Clip:
 
 def stages_of(name: str) -> list[str]:
     """The stages that a method of the table trains in; "one" stands for any where it knows no stages."""
-    return list(STAGES) if issubclass(METHODS[name], StagedMethod) else ["one"]
+    return list(STAGES) if issubclass(METHODS[name], StagedMethod | Tpl) else ["one"]
 
 
 @pytest.fixture
@@ -83,6 +87,8 @@ def small() -> Small:
             of_stage = {field.name for field in fields(STAGES[stage])}
             changes = {key: options.pop(key) for key in of_stage & options.keys()}
             options["stage"] = replace(STAGES[stage], **changes)
+        if METHODS[name] is Tpl:
+            options.setdefault("method", build("sfc", stage))
         return METHODS[name](**options)
 
     return build

@@ -26,4 +26,4 @@ def test_frames_stay_within_their_range() -> None:
     step = torch.zeros(1, 1, 3, 8, 16)
     step[..., 8:] = 1
     enlarged = resize_frames(step, (16, 40), "bicubic")
-    assert (enlarged.amin(), enlarged.amax()) == (0, 1)
+    assert (enlarged.amin().item(), enlarged.amax().item()) == (0, 1)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from training.data.clip import Clip, LabelledClip
 from training.methods.photometric import Photometric
-from training.methods.stage import StageOne, StagedMethod
+from training.methods.stage import StageOne
 from training.methods.supervised import Supervised
 from training.methods.tpl import Tpl
 from training.methods.tps import Tps
@@ -20,16 +20,16 @@ SURENESS = 2.0  # difference of scores
 
 
 class Brightness(VideoSegmenter):
-    """Bright is class 0, dark is class 1; looks at one pixel of 1/8 resolution at a time."""
+    """Bright is class 0, dark is class 1; looks at one pixel of quarter resolution at a time."""
 
-    stride = 8
+    stride = 4
 
     def __init__(self) -> None:
         super().__init__()
         self.sureness = nn.Parameter(torch.tensor(SURENESS))
 
     def level_logits(self, frames: Tensor) -> Levels:
-        is_bright = (F.avg_pool2d(frames[:, -1].mean(1, keepdim=True), 8) > 0.5).to(frames.dtype)
+        is_bright = (F.avg_pool2d(frames[:, -1].mean(1, keepdim=True), 4) > 0.5).to(frames.dtype)
         return (self.sureness * torch.cat([is_bright, 1 - is_bright], dim=1),)
 
 
@@ -47,7 +47,7 @@ class ConstantFlow(FlowNet):
 
 def columns(*brightness: float) -> Tensor:
     """A frame (3, 16, 64) of columns 16 pixels wide."""
-    return torch.tensor(brightness).repeat_interleave(16).expand(3, 16, 64)
+    return torch.tensor(brightness, dtype=torch.float32).repeat_interleave(16).expand(3, 16, 64)
 
 
 # All that is seen moves to the right by a column; the first one is repeated.
@@ -74,19 +74,19 @@ def unperturbed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STAGE = StageOne(exact_bn=False)
-METHODS: list[Tps | Tpl] = [Tps(STAGE, pseudo_weight=1.0), Tpl(Supervised(STAGE), weight=1.0)]
+BOTH: list[Tps | Tpl] = [Tps(STAGE, pseudo_weight=1.0), Tpl(Supervised(STAGE), weight=1.0)]
 
 
 @pytest.mark.usefixtures("unperturbed")
-@pytest.mark.parametrize("method", METHODS, ids=["tps", "tpl"])
+@pytest.mark.parametrize("method", BOTH, ids=["tps", "tpl"])
 def test_labels_move_with_what_they_label(method: Tps | Tpl) -> None:
     assert pseudo_loss(method, 16) == pytest.approx(AGREEING)
 
 
 @pytest.mark.usefixtures("unperturbed")
-def test_labels_that_do_not_move_are_wrong_where_the_scene_did() -> None:
-    for mirrored in (False, True):  # columns 2 and 4 of 4
-        assert pseudo_loss(METHODS[0], 0) == pytest.approx((AGREEING + DISAGREEING) / 2), mirrored
+@pytest.mark.parametrize("method", BOTH, ids=["tps", "tpl"])
+def test_labels_that_do_not_move_are_wrong_where_the_scene_did(method: Tps | Tpl) -> None:
+    assert pseudo_loss(method, 0) == pytest.approx((AGREEING + DISAGREEING) / 2)  # in columns 2 and 4 of 4
 
 
 @pytest.mark.usefixtures("unperturbed")
@@ -96,7 +96,7 @@ def test_it_makes_no_difference_whether_labels_come_from_mirrored_frames(
 ) -> None:
     """In the released code it does: scores of mirrored frames are warped by flow that is not mirrored."""
     monkeypatch.setattr("training.methods.tps.happens", lambda probability: mirrored)
-    assert pseudo_loss(METHODS[0], 16) == pytest.approx(AGREEING)
+    assert pseudo_loss(BOTH[0], 16) == pytest.approx(AGREEING)
 
 
 @pytest.mark.usefixtures("unperturbed")
@@ -106,7 +106,3 @@ def test_only_labels_above_the_threshold_count(kind: type[Tps] | type[Tpl], thre
     # exp(2) / (1 + exp(2)) = 0.8808
     method = Tps(STAGE, threshold=threshold) if kind is Tps else Tpl(Supervised(STAGE), threshold=threshold)
     assert (pseudo_loss(method, 16) > 0) is is_kept
-
-
-def test_labels_have_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(isinstance(method if isinstance(method, Tps) else method.method, StagedMethod) for method in METHODS)

@@ -58,5 +58,5 @@ def test_the_released_augmentation_trains_in_stage_one(small: Small, train: Trai
 
 
 def test_the_released_augmentation_is_refused_in_stage_two() -> None:
-    with pytest.raises(ValueError, match="augment_space is official in stage two, .*: choose proper, or stage one"):
+    with pytest.raises(ValueError, match=r"augment_space is official in stage two, .*: choose proper, or stage one"):
         Tps(stage=StageTwo(), augment_space="official")
