@@ -1,13 +1,26 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from training.methods.stage import StageTwo
+from training.methods.tpl import Tpl
+from training.methods.tps import Tps
+from training.recipe import Recipe
 from training.recipes import RECIPES
-from training.run_directory import Run, RunError, load_checkpoint, read_run, save_checkpoint, write_run_file
+from training.run_directory import (
+    Run,
+    RunError,
+    load_checkpoint,
+    read_run,
+    recipe_difference,
+    save_checkpoint,
+    write_run_file,
+)
 
 Train = Callable[..., Run]
 
@@ -19,6 +32,13 @@ def test_every_recipe_survives_the_way_through_run_json(name: str, tmp_path: Pat
     run = read_run(tmp_path)
     assert run.name == name
     assert repr(run.recipe) == repr(recipe)
+
+
+def test_a_method_inside_a_method_survives_the_way_through_run_json(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(tiny_recipe, method=Tpl(Tps(StageTwo(freeze_bn=True), threshold=0.5), weight=1.0))
+    write_run_file(tmp_path, "tiny", recipe)
+    assert repr(read_run(tmp_path).recipe) == repr(recipe)
+    assert recipe_difference(read_run(tmp_path), recipe) == ""
 
 
 def test_reading_back_a_run_gives_its_networks_in_evaluation_mode(train_tiny: Train) -> None:

@@ -37,7 +37,7 @@ from training.models.video_segmenter import VideoSegmenter
 class Tpl(Method[LabelledClip]):
     """A method, and temporal pseudo labels; needs two target frames in stage one, three in stage two, as Sfc does."""
 
-    method: Method[Any] = field(default_factory=Sfc)  # Any: `__post_init__` lets those with labels in
+    method: Method[Any] = field(default_factory=Sfc)  # what the pseudo labels join: any method that trains a segmenter
     teacher_flow: FlowNetConfig = field(default_factory=FlowNetSConfig)  # frozen, where the method has none
     weight: float = 0.1  # lambda_T; 0.1 on VIPER, 1 on SYNTHIA
     threshold: float = 0.0  # of the warped probability of a pseudo label, 0..1; 0 keeps every pixel
