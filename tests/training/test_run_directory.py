@@ -35,7 +35,7 @@ def test_every_recipe_survives_the_way_through_run_json(name: str, tmp_path: Pat
 
 
 def test_a_method_inside_a_method_survives_the_way_through_run_json(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(tiny_recipe, method=Tpl(Tps(StageTwo(freeze_bn=True), threshold=0.5), weight=1.0))
+    recipe = replace(tiny_recipe, method=Tpl(Tps(StageTwo(freeze_bn=True), threshold=0.5), pseudo_weight=1.0))
     write_run_file(tmp_path, "tiny", recipe)
     assert repr(read_run(tmp_path).recipe) == repr(recipe)
     assert recipe_difference(read_run(tmp_path), recipe) == ""

@@ -62,7 +62,7 @@ def test_going_on_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run(
 def test_a_run_that_goes_on_perturbs_frames_as_it_would_have(
     tiny_recipe: Recipe, train_tiny: Train, crash_after: CrashAfter
 ) -> None:
-    method = Tpl(tiny_recipe.method, FlowNetSConfig(width=1 / 4), weight=1.0)
+    method = Tpl(tiny_recipe.method, FlowNetSConfig(width=1 / 4), pseudo_weight=1.0)
     whole = weights(train_tiny("whole", method=method))
     with crash_after(3):
         train_tiny("halves", method=method)

@@ -29,6 +29,7 @@ from training.methods.early_gradient import with_early_gradient
 from training.methods.fourier_adaptation import square_side, swap_amplitudes
 from training.methods.losses import cross_entropy
 from training.methods.method import Networks, Update
+from training.methods.pairing import partners
 from training.methods.pseudo_labels import confident_labels
 from training.methods.resizing import resize_frames, resize_labels
 from training.methods.stage import StagedMethod
@@ -100,7 +101,7 @@ def augmented(frames: Tensor, labels: Labels, size: int) -> tuple[Tensor, Labels
 def restyled(frames: Tensor, source: LabelledClip) -> Tensor:
     """Frames (B, T, 3, H, W) with low frequencies of a source clip's last frame."""
     height, width = frames.shape[-2:]
-    reference = resize_frames(_partners(source.frames[:, -1:], len(frames)), (height, width), "bicubic")
+    reference = resize_frames(partners(source.frames[:, -1:], len(frames)), (height, width), "bicubic")
     return swap_amplitudes(frames, reference[:, 0], square_side(height, width))
 
 
@@ -108,14 +109,9 @@ def mixed(frames: Tensor, labels: Labels, source: LabelledClip) -> tuple[Tensor,
     """Frames (B, T, 3, h, w) and their labels at the size of a source clip, one's rectangle pasted into the other."""
     height, width = source.labels.shape[-2:]
     choice = draw_cut_mix()
-    source_frames = _partners(source.frames[:, -frames.shape[1] :], len(frames))
-    source_labels = _partners(source.labels[:, -1], len(frames))
+    source_frames = partners(source.frames[:, -frames.shape[1] :], len(frames))
+    source_labels = partners(source.labels[:, -1], len(frames))
     return (
         mix(source_frames, resize_frames(frames, (height, width), "bicubic"), choice),
         tuple(mix(source_labels, resize_labels(of_level, (height, width)), choice) for of_level in labels),
     )
-
-
-def _partners(source: Tensor, num_items: int) -> Tensor:
-    """As many items of a source batch, from the beginning again where it has fewer."""
-    return source[torch.arange(num_items, device=source.device) % len(source)]

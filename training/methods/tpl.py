@@ -39,15 +39,15 @@ class Tpl(Method[LabelledClip]):
 
     method: Method[Any] = field(default_factory=Sfc)  # what the pseudo labels join: any method that trains a segmenter
     teacher_flow: FlowNetConfig = field(default_factory=FlowNetSConfig)  # frozen, where the method has none
-    weight: float = 0.1  # lambda_T; 0.1 on VIPER, 1 on SYNTHIA
+    pseudo_weight: float = 0.1  # lambda_T; 0.1 on VIPER, 1 on SYNTHIA
     threshold: float = 0.0  # of the warped probability of a pseudo label, 0..1; 0 keeps every pixel
 
     def __post_init__(self) -> None:
         """Refuses what cannot be trained."""
         if not isinstance(self.method, StagedMethod):
             raise ValueError(
-                f"temporal pseudo labels train a segmenter, {type(self.method).__name__} trains none: choose one that"
-                " does, as Sfc"
+                f"temporal pseudo labels are added to {type(self.method).__name__}, they take a method that trains a"
+                " segmenter in one of its stages: choose such, as Sfc"
             )
 
     @property
@@ -72,7 +72,7 @@ class Tpl(Method[LabelledClip]):
         """The method's steps, the segmenter's with the pseudo labels."""
         for update in self.method.updates(networks, source, target):
             if update.network == "segmenter":
-                pseudo_loss = self.weight * self._loss(networks, target.frames)
+                pseudo_loss = self.pseudo_weight * self._loss(networks, target.frames)
                 yield update._replace(losses={**update.losses, "temporal_pseudo": pseudo_loss})
             else:
                 yield update

@@ -31,6 +31,7 @@ from training.methods.early_gradient import with_early_gradient
 from training.methods.histogram_matching import match_histograms
 from training.methods.losses import cross_entropy
 from training.methods.method import Networks, Update
+from training.methods.pairing import partners
 from training.methods.photometric import draw_photometric, recolor
 from training.methods.pseudo_labels import propagated_labels, resize_scores
 from training.methods.resizing import resize_frames
@@ -93,8 +94,8 @@ class Tps(StagedMethod):
 
 def in_colors_of(source: LabelledClip, reference: Tensor) -> LabelledClip:
     """A labelled clip, each of its frames with the histograms of a frame of `reference` (B, 3, h, w)."""
-    partners = reference[torch.arange(len(source.frames), device=reference.device) % len(reference)]
-    frames = [match_histograms(frame, partners) for frame in source.frames.unbind(1)]
+    references = partners(reference, len(source.frames))
+    frames = [match_histograms(frame, references) for frame in source.frames.unbind(1)]
     return source._replace(frames=torch.stack(frames, dim=1))
 
 

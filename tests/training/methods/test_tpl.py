@@ -31,7 +31,7 @@ def test_the_methods_own_losses_and_weights_are_what_they_are_without_it(
     stage: str, small: Small, snapshot: Snapshot, source: LabelledClip, target: Clip
 ) -> None:
     losses, weights = [], []
-    for method in (small("sfc", stage), small("tpl", stage, weight=0.5)):
+    for method in (small("sfc", stage), small("tpl", stage, pseudo_weight=0.5)):
         torch.manual_seed(1)
         networks = method.networks(4)
         weights.append(snapshot(networks))
@@ -90,6 +90,6 @@ def test_graphs_from_before_can_still_be_differentiated() -> None:
 
 @pytest.mark.parametrize("method", [FlowSupervision(), SfmPretraining()])
 def test_a_method_without_a_segmenter_is_refused(method: Method[Any]) -> None:
-    sentence = f"temporal pseudo labels train a segmenter, {type(method).__name__} trains none: choose one that does"
+    sentence = f"added to {type(method).__name__}, they take a method that trains a segmenter in one of its stages"
     with pytest.raises(ValueError, match=sentence):
         Tpl(method)
