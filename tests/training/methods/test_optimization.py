@@ -5,6 +5,7 @@ from torch import nn
 from training.methods.optimization import (
     OPTIMIZERS,
     SCHEDULES,
+    Clipped,
     Constant,
     OptimizerSpec,
     ParameterGroup,
@@ -106,3 +107,29 @@ def test_frozen_statistics_do_not_move_until_training_is_set_again() -> None:
     assert network[0].training
     network.train()(torch.rand(1, 3, 4, 4))
     assert not torch.equal(network.get_buffer("1.running_mean"), before)
+
+
+def test_a_clipped_optimizer_shortens_gradients_to_the_norm_and_leaves_short_ones() -> None:
+    first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    groups = [ParameterGroup([first]), ParameterGroup([second], factor=10)]
+    optimizer = Clipped(Sgd(learning_rate=1.0, momentum=0.0, weight_decay=0.0), max_norm=1.0).build(groups)
+    first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    optimizer.step()
+    assert (first.item(), second.item()) == pytest.approx((-0.6, -8.0))
+    first.grad, second.grad = torch.tensor([0.3]), torch.tensor([0.4])
+    optimizer.step()
+    assert (first.item(), second.item()) == pytest.approx((-0.9, -12.0))
+
+
+def test_a_longer_decay_is_cut_off() -> None:
+    assert Poly(power=1.0).factor(5, 10) == 0.5
+    assert Poly(power=1.0, length=2.5).factor(5, 10) == pytest.approx(0.8)
+
+
+def test_stage_one_can_leave_every_batch_norm_alone() -> None:
+    network = DeepLab("resnet10_slim", 4, auxiliary=True)
+    grouped = {id(each) for group in stage_one_groups(network, train_bn=False) for each in group.parameters}
+    left_out = {name for name, parameter in network.named_parameters() if id(parameter) not in grouped}
+    assert left_out == {name for name, each in network.named_parameters() if not each.requires_grad}
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(left_out) == 2 * len(norms)
