@@ -64,9 +64,10 @@ def test_an_interrupted_method_ends_with_the_same_bits(
         steps_left -= 1
         yield from real_updates(self, networks, source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(type(method), "updates", interrupted)
-        run("resumed")
+        with pytest.raises(KeyboardInterrupt):
+            run("resumed")
     resumed = run("resumed", resume=True)
     for network, state in whole["networks"].items():
         for name, value in state.items():
