@@ -14,8 +14,6 @@ from training.data.unlabelled import Unlabelled
 from training.data.world.dataset import World
 from training.methods.method import Networks, Update
 from training.methods.supervised import Supervised
-from training.methods.tpl import Tpl
-from training.models.flownet_s import FlowNetSConfig
 from training.recipe import Recipe
 from training.run_directory import Run, RunError, load_checkpoint
 from training.trainer import TrainingError, train
@@ -57,16 +55,6 @@ def test_going_on_from_a_checkpoint_gives_the_weights_of_an_uninterrupted_run(
     with crash_after(3):
         train_tiny("halves")
     assert not differing(whole, weights(train_tiny("halves", resume=True)))
-
-
-def test_a_run_that_goes_on_perturbs_frames_as_it_would_have(
-    tiny_recipe: Recipe, train_tiny: Train, crash_after: CrashAfter
-) -> None:
-    method = Tpl(tiny_recipe.method, FlowNetSConfig(width=1 / 4), pseudo_weight=1.0)
-    whole = weights(train_tiny("whole", method=method))
-    with crash_after(3):
-        train_tiny("halves", method=method)
-    assert not differing(whole, weights(train_tiny("halves", method=method, resume=True)))
 
 
 def test_reading_ahead_in_other_processes_changes_nothing(

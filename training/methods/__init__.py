@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from training.methods.advent import AdvEnt
+from training.methods.da_vsn import DaVsn
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
 from training.methods.pixmatch import PixMatch
@@ -18,6 +20,8 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "flow_supervision": FlowSupervision,
     "sfm_pretraining": SfmPretraining,
     "sfc": Sfc,
+    "advent": AdvEnt,
+    "da_vsn": DaVsn,
     "pixmatch": PixMatch,
     "tps": Tps,
     "tpl": Tpl,

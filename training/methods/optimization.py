@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules as values that a recipe can name."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -74,7 +74,26 @@ class Adam(OptimizerSpec):
         return torch.optim.Adam(settings, lr=self.learning_rate, betas=betas, weight_decay=self.weight_decay)
 
 
-OPTIMIZERS: tuple[type[OptimizerSpec], ...] = (Sgd, RepeatedSgd, Adam)
+@dataclass(frozen=True)
+class Clipped(OptimizerSpec):
+    """Another optimizer, on gradients whose norm is limited."""
+
+    optimizer: OptimizerSpec = field(default_factory=RepeatedSgd)  # takes the steps
+    max_norm: float = 1.0  # largest norm of all gradients together; longer ones are scaled down to it
+
+    def build(self, groups: Sequence[ParameterGroup]) -> Optimizer:
+        """See `OptimizerSpec.build`."""
+        optimizer = self.optimizer.build(groups)
+        parameters = [parameter for group in groups for parameter in group.parameters]
+
+        def clip(*_: object) -> None:
+            nn.utils.clip_grad_norm_(parameters, self.max_norm)
+
+        optimizer.register_step_pre_hook(clip)
+        return optimizer
+
+
+OPTIMIZERS: tuple[type[OptimizerSpec], ...] = (Sgd, RepeatedSgd, Adam, Clipped)
 
 
 def _settings(groups: Sequence[ParameterGroup], learning_rate: float) -> list[dict[str, Any]]:  # Any: as torch takes it
@@ -137,13 +156,14 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Poly(Schedule):
-    """Polynomial decay to zero at the end of the run."""
+    """Polynomial decay to zero, at the end of the run or later."""
 
-    power: float = 0.9  # exponent of the remaining share of the run
+    power: float = 0.9  # exponent of the remaining share of the decay
+    length: float = 1.0  # of the decay, in lengths of the run; AdvEnt's code stops a decay of 250,000 steps at 120,000
 
     def factor(self, step: int, steps: int) -> float:
         """See `Schedule.factor`."""
-        return float((1 - step / steps) ** self.power)
+        return float((1 - step / (self.length * steps)) ** self.power)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.clip import IGNORE
-from training.models.warping import warp
+from training.models.warping import resize_flow, warp
 
 
 def confident_labels(probabilities: Tensor, threshold: float) -> Tensor:
@@ -21,14 +21,7 @@ def propagated_labels(scores: Tensor, flow: Tensor, threshold: float) -> Tensor:
         flow: (B, 2, h', w'), current to earlier, (x, y) in pixels of that size; is brought to the size of the scores.
         threshold: of the warped probabilities; 0 keeps every pixel.
     """
-    return confident_labels(warp(scores.softmax(dim=1), flow_at(flow, scores.shape[-2:])), threshold)
-
-
-def flow_at(flow: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Flow (B, 2, h, w) averaged to another size and stated in pixels of that: (B, 2, *size)."""
-    height, width = size
-    factor = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]])
-    return factor.view(2, 1, 1) * F.adaptive_avg_pool2d(flow, (height, width))
+    return confident_labels(warp(scores.softmax(dim=1), resize_flow(flow, scores.shape[-2:])), threshold)
 
 
 def resize_scores(scores: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -1,5 +1,7 @@
 """Backward warping: where in an earlier frame's map each pixel of the current frame comes from."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,3 +23,12 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     # align_corners=True: -1 and 1 are the centres of the first and the last pixel. A side of one pixel has no extent.
     grid = torch.stack([2 * x / max(w - 1, 1) - 1, 2 * y / max(h - 1, 1) - 1], dim=3)
     return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def resize_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
+    """A flow (B, 2, h, w) for maps of another size (height, width), in pixels of those: of smaller maps the mean."""
+    if flow.shape[2:] == torch.Size(size):
+        return flow
+    height, width = size
+    scale = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]]).view(2, 1, 1)
+    return scale * F.interpolate(flow, size=(height, width), mode="area")

@@ -31,6 +31,8 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "flow_supervision": {"flow_net": FLOW_NET, "optimizer": ADAM},
     "sfm_pretraining": {"flow_net": FLOW_NET, "optimizer": ADAM},
     "sfc": {"teacher_flow": FLOW_NET},
+    "advent": {"discriminator_width": 4},
+    "da_vsn": {"discriminator_width": 4, "teacher_flow": FLOW_NET},
     "pixmatch": {"fourier_weight": 0.1, "cut_mix_weight": 0.1, "crop_size": 24},
     "tps": {"teacher_flow": FLOW_NET},
     "tpl": {"teacher_flow": FLOW_NET},  # around a small "sfc", if no other method is given

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from training.methods.optimization import (
     OPTIMIZERS,
     SCHEDULES,
+    Clipped,
     Constant,
     OptimizerSpec,
     ParameterGroup,
@@ -37,10 +40,12 @@ def test_schedules_start_positive_and_stay_within_one(schedule: type[Schedule]) 
     assert max(factors) == 1
 
 
-@pytest.mark.parametrize("spec", OPTIMIZERS)
-def test_optimizers_go_downhill_and_multiply_the_rate_of_a_group(spec: type[OptimizerSpec]) -> None:
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_optimizers_go_downhill_and_multiply_the_rate_of_a_group(kind: type[OptimizerSpec]) -> None:
     slow, fast = _parameter(), _parameter()
-    optimizer = spec(learning_rate=1e-3).build([ParameterGroup([slow]), ParameterGroup([fast], factor=10)])  # type: ignore[call-arg]  # every listed optimizer has one
+    # Any: every listed optimizer but that around another has a learning rate.
+    options: dict[str, Any] = {"optimizer": Sgd(1e-3)} if kind is Clipped else {"learning_rate": 1e-3}
+    optimizer = kind(**options).build([ParameterGroup([slow]), ParameterGroup([fast], factor=10)])
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-3, 1e-2])
     torch.autograd.backward(slow.square().sum() + fast.square().sum())
     optimizer.step()
@@ -106,3 +111,29 @@ def test_frozen_statistics_do_not_move_until_training_is_set_again() -> None:
     assert network[0].training
     network.train()(torch.rand(1, 3, 4, 4))
     assert not torch.equal(network.get_buffer("1.running_mean"), before)
+
+
+def test_a_clipped_optimizer_shortens_gradients_to_the_norm_and_leaves_short_ones() -> None:
+    first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    groups = [ParameterGroup([first]), ParameterGroup([second], factor=10)]
+    optimizer = Clipped(Sgd(learning_rate=1.0, momentum=0.0, weight_decay=0.0), max_norm=1.0).build(groups)
+    first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    optimizer.step()
+    assert (first.item(), second.item()) == pytest.approx((-0.6, -8.0))
+    first.grad, second.grad = torch.tensor([0.3]), torch.tensor([0.4])
+    optimizer.step()
+    assert (first.item(), second.item()) == pytest.approx((-0.9, -12.0))
+
+
+def test_a_longer_decay_is_cut_off() -> None:
+    assert Poly(power=1.0).factor(5, 10) == 0.5
+    assert Poly(power=1.0, length=2.5).factor(5, 10) == pytest.approx(0.8)
+
+
+def test_stage_one_can_leave_every_batch_norm_alone() -> None:
+    network = DeepLab("resnet10_slim", 4, auxiliary=True)
+    grouped = {id(each) for group in stage_one_groups(network, train_bn=False) for each in group.parameters}
+    left_out = {name for name, parameter in network.named_parameters() if id(parameter) not in grouped}
+    assert left_out == {name for name, each in network.named_parameters() if not each.requires_grad}
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(left_out) == 2 * len(norms)

@@ -1,22 +1,12 @@
 import torch
 
-from training.methods.pseudo_labels import confident_labels, flow_at, propagated_labels, resize_scores
+from training.methods.pseudo_labels import confident_labels, propagated_labels, resize_scores
 
 
 def test_labels_are_the_likeliest_classes_above_the_threshold() -> None:
     probabilities = torch.tensor([[0.5, 0.2, 0.1], [0.5, 0.8, 0.9]]).view(1, 2, 1, 3)
     assert confident_labels(probabilities, 0.8).tolist() == [[[-1, -1, 1]]]
     assert confident_labels(probabilities, 0.0).tolist() == [[[0, 1, 1]]]
-
-
-def test_flow_is_averaged_and_stated_in_the_pixels_of_its_size() -> None:
-    flow = torch.zeros(1, 2, 4, 8)
-    flow[:, 0, :, :4], flow[:, 0, :, 4:] = 2, 6
-    flow[:, 1] = 4
-    quarter = torch.tensor([[0.5, 1.5], [1.0, 1.0]]).view(1, 2, 1, 2)
-    torch.testing.assert_close(flow_at(flow, (1, 2)), quarter)
-    assert torch.equal(flow_at(flow, (4, 8)), flow)
-    torch.testing.assert_close(flow_at(flow, (8, 16))[:, :, ::2, ::2], 2 * flow)
 
 
 def test_labels_come_from_where_the_flow_points() -> None:

@@ -42,6 +42,17 @@ def test_the_methods_own_losses_and_weights_are_what_they_are_without_it(
     assert all(torch.equal(value, losses[1][name]) for name, value in losses[0].items())
 
 
+def test_it_joins_the_step_of_the_segmenter_alone(small: Small, source: LabelledClip, target: Clip) -> None:
+    steps = []
+    for method in (small("advent"), small("tpl", method=small("advent"))):
+        networks = method.networks(4)
+        assert "main_discriminator" in method.optimizers(networks)
+        steps.append({update.network: set(update.losses) for update in method.updates(networks, source, target)})
+    assert {name: losses - steps[0][name] for name, losses in steps[1].items()} == {
+        name: {"temporal_pseudo"} if name == "segmenter" else set() for name in steps[0]
+    }
+
+
 @pytest.mark.parametrize("stage", ["one", "two"])
 def test_its_gradient_reaches_what_the_stage_trains(
     stage: str, small: Small, source: LabelledClip, target: Clip

@@ -1,6 +1,6 @@
 import torch
 
-from training.models.warping import warp
+from training.models.warping import resize_flow, warp
 
 
 def test_warping_by_zero_flow_is_the_identity() -> None:
@@ -27,3 +27,10 @@ def test_warping_commutes_with_a_pointwise_convolution() -> None:
     features, flow = torch.rand(1, 3, 6, 8, dtype=torch.float64), 9 * torch.randn(1, 2, 6, 8, dtype=torch.float64)
     mix = torch.nn.Conv2d(3, 2, 1).double()
     torch.testing.assert_close(mix(warp(features, flow)), warp(mix(features), flow))
+
+
+def test_a_resized_flow_counts_in_pixels_of_its_new_size() -> None:
+    flow = torch.tensor([[[0.0, 4.0], [4.0, 8.0]], [[2.0, 2.0], [2.0, 2.0]]]).unsqueeze(0)
+    torch.testing.assert_close(resize_flow(flow, (1, 1)), torch.tensor([2.0, 1.0]).view(1, 2, 1, 1))
+    assert resize_flow(flow, (2, 2)) is flow
+    torch.testing.assert_close(resize_flow(flow, (2, 4))[:, 1], torch.full((1, 2, 4), 2.0))
