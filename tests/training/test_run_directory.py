@@ -59,7 +59,7 @@ def test_a_missing_run_says_how_to_train_one(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "cannot be read"),
-        (lambda text: text.replace('"format_version": 1', '"format_version": 9'), "is not of run format 1"),
+        (lambda text: text.replace('"format_version": 2', '"format_version": 9'), "is not of run format 2"),
         (lambda text: text.replace('"_type": "World"', '"_type": "Moon"'), "cannot be read"),
         (lambda text: json.dumps([]), "cannot be read"),
     ],
