@@ -163,6 +163,12 @@ def load_weights(module: nn.Module, state: Any, origin: str) -> None:
     """Loads a state dict, strictly. `origin` names it in errors."""
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise RunError(f"{origin} is no state dict: it must map parameter names to tensors")
+    for name, expected in module.state_dict().items():
+        if name in state and state[name].shape != expected.shape:
+            raise RunError(
+                f"{origin} does not fit {type(module).__name__}: {name} has shape {tuple(state[name].shape)} there and"
+                f" {tuple(expected.shape)} here: give both networks the same width and kind, or name another run"
+            )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

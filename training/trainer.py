@@ -110,7 +110,7 @@ def _goes_on(name: str, recipe: Recipe, folder: Path, resume: bool) -> bool:
 
 
 def _require_shares(name: str, recipe: Recipe, ranks: Ranks) -> None:
-    sizes = {"source": recipe.source_batch, "target": recipe.target_batch if recipe.method.reads_target() else 0}
+    sizes = {"source": recipe.source_batch, "target": recipe.target_batch if recipe.method.num_target_frames() else 0}
     for domain, size in sizes.items():
         if size % ranks.size:
             raise ValueError(
@@ -190,7 +190,7 @@ def _batch_pairs(
         return batches(dataset, size, seed, step, workers, device.type == "cuda", ranks.slice_of(size))
 
     source_batches = batches_of(source, recipe.source_batch, recipe.seed)
-    if not recipe.method.reads_target():
+    if not recipe.method.num_target_frames():
         return zip(source_batches, itertools.repeat(NO_TARGET), strict=False)
     return zip(source_batches, batches_of(target, recipe.target_batch, recipe.seed + 1), strict=True)
 
@@ -264,6 +264,11 @@ def _datasets(recipe: Recipe) -> tuple[Dataset[Any], Dataset[Clip]]:
         raise ValueError(
             f"source has the classes of {recipe.source.label_space.name}, target those of"
             f" {recipe.target.label_space.name}: choose data sets with one label space"
+        )
+    if recipe.target.num_frames < (needed := recipe.method.num_target_frames()):
+        raise ValueError(
+            f"{type(recipe.method).__name__} looks at {needed} frames of the target, whose clips have"
+            f" {recipe.target.num_frames}: choose --target.num-frames {needed}"
         )
     source = recipe.source.open()
     if recipe.augment_source:

@@ -172,3 +172,8 @@ def test_how_long_iterations_take_and_wait_stands_beside_their_losses(
     timed = [line for line in lines if "loss/source" in line]
     assert [line["step"] for line in timed] == [2, 4]
     assert all(0 < line["seconds/data"] < line["seconds/step"] for line in timed)
+
+
+def test_target_clips_that_are_too_short_for_the_method_are_refused(tiny_recipe: Recipe, train_tiny: Train) -> None:
+    with pytest.raises(ValueError, match=r"Supervised looks at 2 frames of the target, .* --target.num-frames 2"):
+        train_tiny(target=replace(tiny_recipe.target, num_frames=1))  # type: ignore[type-var]  # data sets are dataclasses

@@ -57,6 +57,10 @@ class AdvEnt(StagedMethod):
         """See `Method.optimizers`."""
         return super().optimizers(networks) | discriminator_optimizers(self.discriminator_optimizer, networks)
 
+    def num_target_frames(self) -> int:
+        """See `Method.num_target_frames`."""
+        return self.stage.num_frames
+
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step of the segmenter on both domains, then one of each discriminator."""
         segmenter = self.stage.ready(networks)

@@ -41,9 +41,9 @@ class FlowSupervision(Method[FlowClip]):
         """See `Method.learning_rate_factor`."""
         return self.schedule.factor(step, steps)
 
-    def reads_target(self) -> bool:
-        """See `Method.reads_target`."""
-        return False
+    def num_target_frames(self) -> int:
+        """See `Method.num_target_frames`."""
+        return 0
 
     def updates(self, networks: Networks, source: FlowClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""

@@ -39,9 +39,9 @@ class Method(Generic[Source]):
         """What every learning rate is multiplied with before step `step` (from 0) of `steps`."""
         raise NotImplementedError
 
-    def reads_target(self) -> bool:
-        """Whether `updates` looks at the target; if not, no target clip is read, and it gets a clip without frames."""
-        return True
+    def num_target_frames(self) -> int:
+        """How many last frames of a target clip `updates` looks at; at 0 no clip is read, and it gets one without frames."""
+        raise NotImplementedError
 
     def updates(self, networks: Networks, source: Source, target: Clip) -> Iterator[Update]:
         """The optimizer steps of one iteration. `target` are the unlabelled frames of the other domain."""

@@ -54,6 +54,10 @@ class PixMatch(StagedMethod):
         if self.crop_size < 8 or self.crop_size % 8:
             raise ValueError(f"crop_size is {self.crop_size}, segmenters take multiples of 8: choose one, as 512")
 
+    def num_target_frames(self) -> int:
+        """See `Method.num_target_frames`."""
+        return self.stage.num_frames
+
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on both domains."""
         segmenter = self.stage.ready(networks)

@@ -12,7 +12,7 @@ BatchNorm is in training mode in both, so whatever is forwarded moves the runnin
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from training.models.video_segmenter import Levels, SegmenterConfig, VideoSegmen
 class Stage:
     """Which segmenter is trained, which parts of it, and how. `Levels` are scores as a segmenter gives them, small."""
 
+    num_frames: ClassVar[int]  # that scores of one frame take
     segmenter: SegmenterConfig
     optimizer: OptimizerSpec
     schedule: Schedule
@@ -55,7 +56,7 @@ class Stage:
         return cast("VideoSegmenter", networks["segmenter"])
 
     def levels(self, segmenter: VideoSegmenter, frames: Tensor) -> Levels:
-        """Scores of the last of some frames (B, T, 3, H, W), T >= 2."""
+        """Scores of the last of some frames (B, T, 3, H, W)."""
         return segmenter.level_logits(frames[:, -2:])
 
     def source_levels(self, segmenter: VideoSegmenter, source: LabelledClip) -> Levels:
@@ -63,7 +64,7 @@ class Stage:
         return self.levels(segmenter, source.frames)
 
     def levels_of_last_two(self, segmenter: VideoSegmenter, frames: Tensor) -> tuple[Levels, Levels]:
-        """`levels` of the last of some frames (B, T, 3, H, W), T >= 3 in stage two, and of the one before it."""
+        """`levels` of the last of some frames (B, T, 3, H, W), T > `num_frames`, and of the one before it."""
         raise NotImplementedError
 
     def move_statistics(self, segmenter: VideoSegmenter, frames: Tensor) -> None:
@@ -88,6 +89,7 @@ class Stage:
 class StageOne(Stage):
     """All of a segmentation network of single frames."""
 
+    num_frames = 1
     segmenter: SegmenterConfig = field(default_factory=PerFrameConfig)  # the network
     optimizer: OptimizerSpec = field(default_factory=RepeatedSgd)  # classifiers take 10 times its learning rate
     schedule: Schedule = field(default_factory=Poly)  # of the learning rate
@@ -129,6 +131,7 @@ class StageOne(Stage):
 class StageTwo(Stage):
     """What lies around the residual networks of a video segmenter."""
 
+    num_frames = 2
     segmenter: SegmenterConfig = field(default_factory=AccelConfig)  # the networks
     optimizer: OptimizerSpec = field(default_factory=lambda: Sgd(learning_rate=5e-4))  # of all that is trained
     schedule: Schedule = field(default_factory=WarmUp)  # of the learning rate
@@ -182,6 +185,10 @@ class StagedMethod(Method[LabelledClip]):
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
         """See `Method.optimizers`."""
         return {"segmenter": self.stage.optimizer_of(cast("VideoSegmenter", networks["segmenter"]))}
+
+    def num_target_frames(self) -> int:
+        """See `Method.num_target_frames`. What scores of the last two frames take; a method may need fewer."""
+        return self.stage.num_frames + 1
 
     def learning_rate_factor(self, step: int, steps: int) -> float:
         """See `Method.learning_rate_factor`."""

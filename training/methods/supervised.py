@@ -21,9 +21,9 @@ class Supervised(StagedMethod):
 
     forward_target: bool = False  # forward target frames in training mode, without a loss; needs as many as SFC
 
-    def reads_target(self) -> bool:
-        """See `Method.reads_target`."""
-        return self.forward_target
+    def num_target_frames(self) -> int:
+        """See `Method.num_target_frames`."""
+        return super().num_target_frames() if self.forward_target else 0
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""

@@ -68,6 +68,10 @@ class Tpl(Method[LabelledClip]):
         """See `Method.learning_rate_factor`."""
         return self.method.learning_rate_factor(step, steps)
 
+    def num_target_frames(self) -> int:
+        """See `Method.num_target_frames`."""
+        return self.stage.num_frames + 1
+
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """The method's steps, the segmenter's with the pseudo labels."""
         for update in self.method.updates(networks, source, target):

@@ -13,6 +13,7 @@ from training.methods.stage import Stage, StageOne, StageTwo
 from training.methods.supervised import Supervised
 from training.models.accel import AccelConfig
 from training.models.per_frame import PerFrame, PerFrameConfig
+from training.trainer import NO_TARGET
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source
 Train = Callable[[Method[Any], Networks, int], list[dict[str, float]]]
@@ -168,15 +169,29 @@ def test_a_method_that_reads_no_target_trains_without_one(
     networks = method.networks(4)
     method.optimizers(networks)
     clip = flow_source if isinstance(method, FlowSupervision) else source
-    nothing = Clip(torch.empty(0, 0, 3, 0, 0))
-    with pytest.raises(IndexError) if method.reads_target() else contextlib.nullcontext():
-        assert len(list(method.updates(networks, clip, nothing))) == 1
+    with pytest.raises(IndexError) if method.num_target_frames() else contextlib.nullcontext():
+        assert len(list(method.updates(networks, clip, NO_TARGET))) == 1
+
+
+def test_a_method_looks_at_no_more_target_frames_than_it_says(
+    method: Method[Any], source: LabelledClip, flow_source: FlowClip, target: Clip
+) -> None:
+    def losses(clip: Clip) -> list[dict[str, Tensor]]:
+        torch.manual_seed(3)
+        networks = method.networks(4)
+        method.optimizers(networks)
+        labelled = flow_source if isinstance(method, FlowSupervision) else source
+        return [update.losses for update in method.updates(networks, labelled, clip)]
+
+    num_frames = method.num_target_frames()
+    last = Clip(target.frames[:, target.frames.shape[1] - num_frames :]) if num_frames else NO_TARGET
+    torch.testing.assert_close(losses(last), losses(target), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("stage", ["one", "two"])
 def test_a_supervised_method_reads_the_target_only_to_forward_it(stage: str, small: Small) -> None:
-    assert not small("supervised", stage).reads_target()
-    assert small("supervised", stage, forward_target=True).reads_target()
+    assert small("supervised", stage).num_target_frames() == 0
+    assert small("supervised", stage, forward_target=True).num_target_frames() == (2 if stage == "one" else 3)
 
 
 @pytest.mark.parametrize(
