@@ -40,7 +40,7 @@ class Method(Generic[Source]):
         raise NotImplementedError
 
     def num_target_frames(self) -> int:
-        """How many last frames of a target clip `updates` looks at; at 0 no clip is read, and it gets one without frames."""
+        """How many last frames of a target clip `updates` looks at; at 0 none is read, and it gets one without."""
         raise NotImplementedError
 
     def updates(self, networks: Networks, source: Source, target: Clip) -> Iterator[Update]:
