@@ -91,7 +91,8 @@ class Raft(FlowNet):
         """Of both frames in one pass, in single precision or better."""
         features = self.fnet(torch.cat([current, previous]))
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        return features[: len(current)], features[len(current) :]
+        batch = current.shape[0]  # unlike len(), and chunk(), no constant to an exporter
+        return features[:batch], features[batch:]
 
 
 def upsample_convexly(flow: Tensor, weights: Tensor) -> Tensor:
@@ -246,7 +247,8 @@ class _SeparableGru(nn.Module):
 
 def _gated(hidden: Tensor, features: Tensor, convz: nn.Module, convr: nn.Module, convq: nn.Module) -> Tensor:
     both = torch.cat([hidden, features], dim=1)
-    update, reset = convz(both).sigmoid(), convr(both).sigmoid()
+    update: Tensor = convz(both).sigmoid()
+    reset: Tensor = convr(both).sigmoid()
     candidate: Tensor = convq(torch.cat([reset * hidden, features], dim=1)).tanh()
     return (1 - update) * hidden + update * candidate
 
