@@ -136,7 +136,7 @@ def test_earlier_iterations_are_trained_through_the_memory(raft: Raft, frames: T
     refinements: list[Refinement] = list(raft.refinements(frames[:, 1], frames[:, 0]))
     for refinement in refinements[:-1]:
         refinement.hidden.retain_grad()
-    refinements[-1].flow.square().sum().backward()
+    torch.autograd.backward(refinements[-1].flow.square().sum())
     assert all(refinement.hidden.grad is not None for refinement in refinements[:-1])
 
 
@@ -161,7 +161,7 @@ def test_black_frames_have_a_flow(raft: Raft) -> None:
     """What the segmentation-to-flow module sees of a class that does not occur."""
     black = torch.zeros(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
     flow = raft(black, black)
-    flow.sum().backward()
+    torch.autograd.backward(flow.sum())
     assert black.grad is not None
     assert bool(flow.isfinite().all())
     assert bool(black.grad.isfinite().all())
@@ -229,7 +229,7 @@ def test_training_on_a_constant_shift_learns_it() -> None:
         (update,) = method.updates(networks, clip, Clip(clip_frames))
         (loss,) = update.losses.values()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
