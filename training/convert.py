@@ -1,9 +1,9 @@
 """Turns an official checkpoint into a run directory: python -m training.convert OFFICIAL.pth --out RUN.
 
-Reads the DeepLab initialisation (ImageNet, COCO), the thin FlowNetS (or an SFM, which has the same weights), stage one
-with labels alone or of SFC, PixMatch, Accel and SFC's stage two. The kind, the residual networks and the classes are
-read off the weights. The run can be evaluated and exported, and recipes whose runs lie beside it can start from it:
---start-from.segmenter.flownet official-flow:flow_net.
+Reads the DeepLab initialisation (ImageNet, COCO), the thin FlowNetS or RAFT (or an SFM, which has the same weights),
+stage one with labels alone or of SFC, PixMatch, Accel and SFC's stage two. The kind, the residual networks and the
+classes are read off the weights. The run can be evaluated and exported, and recipes whose runs lie beside it can start
+from it: --start-from.segmenter.flownet official-flow:flow_net.
 
 The run is finished and was not trained here: its recipe names the method whose networks these are, one step, and
 stand-ins for the data, since a checkpoint has none. With VIPER's classes that is the embedded world; with SYNTHIA's,
@@ -50,6 +50,7 @@ from training.models.official_checkpoints import (
     rename,
 )
 from training.models.per_frame import PerFrameConfig
+from training.models.raft import RaftConfig
 from training.recipe import Recipe
 from training.recipes.paper import BENCHMARKS
 from training.run_directory import RunError, save_checkpoint, write_run_file
@@ -142,6 +143,8 @@ def _method(kind: KindName, state: StateDict) -> Method[Any]:
     match kind:
         case "flownet-s":
             return FlowSupervision()
+        case "raft":
+            return FlowSupervision(flow_net=RaftConfig())
         case "accel":
             return Supervised(StageTwo(_accel(state)))
         case "sfc":
@@ -161,7 +164,7 @@ def _accel(state: StateDict) -> AccelConfig:
 
 def _classes(chosen: ClassesName | Literal["auto"], kind: KindName, found: int | None) -> ClassesName:
     """The benchmark with as many classes as were found in the checkpoint, or the chosen one."""
-    if kind == "flownet-s" and chosen != "auto":
+    if kind in ("flownet-s", "raft") and chosen != "auto":
         raise ValueError("is a flow network, which tells no classes apart: leave out --classes")
     if found is None:
         return "viper" if chosen == "auto" else chosen

@@ -122,6 +122,41 @@ class OfficialStates:
             shapes |= {f"{name}.weight": (*channels, 4, 4), f"{name}.bias": channels[1:]}
         return self._draw(shapes)
 
+    def raft(self) -> dict[str, Tensor]:
+        """Of raft-things, without the "module." of each name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for encoder in ("fnet", "cnet"):
+            convolutions = {
+                "conv1": (64, 3, 7, 7), "conv2": (256, 128, 1, 1),
+                "layer1.0.conv1": (64, 64, 3, 3), "layer1.0.conv2": (64, 64, 3, 3),
+                "layer1.1.conv1": (64, 64, 3, 3), "layer1.1.conv2": (64, 64, 3, 3),
+                "layer2.0.conv1": (96, 64, 3, 3), "layer2.0.conv2": (96, 96, 3, 3),
+                "layer2.0.downsample.0": (96, 64, 1, 1),
+                "layer2.1.conv1": (96, 96, 3, 3), "layer2.1.conv2": (96, 96, 3, 3),
+                "layer3.0.conv1": (128, 96, 3, 3), "layer3.0.conv2": (128, 128, 3, 3),
+                "layer3.0.downsample.0": (128, 96, 1, 1),
+                "layer3.1.conv1": (128, 128, 3, 3), "layer3.1.conv2": (128, 128, 3, 3),
+            }  # fmt: skip
+            for name, size in convolutions.items():
+                shapes |= {f"{encoder}.{name}.weight": size, f"{encoder}.{name}.bias": size[:1]}
+        shapes |= self._norm("cnet.norm1", 64, counters=True)
+        for layer, width in ((1, 64), (2, 96), (3, 128)):
+            for norm in ("0.norm1", "0.norm2", "1.norm1", "1.norm2", *(("0.norm3",) if layer > 1 else ())):
+                shapes |= self._norm(f"cnet.layer{layer}.{norm}", width, counters=True)
+        convolutions = {
+            "encoder.convc1": (256, 324, 1, 1), "encoder.convc2": (192, 256, 3, 3), "encoder.convf1": (128, 2, 7, 7),
+            "encoder.convf2": (64, 128, 3, 3), "encoder.conv": (126, 256, 3, 3),
+            "gru.convz1": (128, 384, 1, 5), "gru.convr1": (128, 384, 1, 5), "gru.convq1": (128, 384, 1, 5),
+            "gru.convz2": (128, 384, 5, 1), "gru.convr2": (128, 384, 5, 1), "gru.convq2": (128, 384, 5, 1),
+            "flow_head.conv1": (256, 128, 3, 3), "flow_head.conv2": (2, 256, 3, 3),
+            "mask.0": (256, 128, 3, 3), "mask.2": (576, 256, 1, 1),
+        }  # fmt: skip
+        for name, size in convolutions.items():
+            shapes |= {f"update_block.{name}.weight": size, f"update_block.{name}.bias": size[:1]}
+        state = self._draw(shapes)
+        twice = {name.replace("norm3", "downsample.1"): value for name, value in state.items() if ".norm3." in name}
+        return state | twice  # one layer under two names
+
     def accel(self, classes: int = 15) -> dict[str, Tensor]:
         """Of Accel, as SFC saves it."""
         parts = {

@@ -26,6 +26,7 @@ from training.models.accel import AccelConfig
 from training.models.deeplab import DeepLab
 from training.models.official_checkpoints import KindName
 from training.models.per_frame import PerFrameConfig
+from training.models.raft import RaftConfig
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.recipes.paper import FLYING_CHAIRS, IMAGENET
@@ -66,6 +67,10 @@ def pixmatch(official: Official) -> dict[str, object]:
     }
 
 
+def without_module(document: object) -> State:
+    return {name.removeprefix("module."): value for name, value in whole(document).items()}
+
+
 def average(document: object) -> State:
     assert isinstance(document, dict)
     return {name.removeprefix("module."): value for name, value in document["shadow"].items()}
@@ -78,6 +83,7 @@ CASES: dict[str, Case] = {
         "deeplab-init", Supervised, whole,
     ),
     "flow": Case(lambda official: official("flow_net"), "flownet-s", FlowSupervision, whole),
+    "raft": Case(lambda official: prefixed("module.", official("raft")), "raft", FlowSupervision, without_module),
     "davss-flow": Case(lambda official: without_biases(official("flow_net")), "flownet-s", FlowSupervision, whole),
     "source-only": Case(
         lambda official: prefixed("segnet.", official("deeplab")), "stage-one", Supervised, whole
@@ -222,6 +228,24 @@ def test_recipes_start_from_converted_runs(official: Official, save: Save, tmp_p
     assert torch.equal(state["flownet.deconv2.0.weight"], flow["deconv2.0.weight"])
 
 
+def test_accel_starts_from_a_converted_raft(
+    official: Official, save: Save, tmp_path: Path, tiny_recipe: Recipe
+) -> None:
+    state = official("raft")
+    convert(Options(save(prefixed("module.", state)), tmp_path / "official-raft"))
+    accel = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=RaftConfig(iterations=2))
+    recipe = replace(
+        tiny_recipe,
+        method=SupervisedStageTwo(segmenter=accel),
+        start_from={"segmenter.flownet": "official-raft:flow_net"},  # however many iterations
+    )
+    networks = recipe.method.networks(15)
+    start_weights(networks, recipe, lambda name: read_run(tmp_path / name))
+    started = networks["segmenter"].state_dict()
+    assert torch.equal(started["flownet.cnet.layer2.0.norm3.running_var"], state["cnet.layer2.0.norm3.running_var"])
+    assert torch.equal(started["flownet.update_block.gru.convq2.bias"], state["update_block.gru.convq2.bias"])
+
+
 def test_the_recipes_of_the_paper_start_from_converted_files(official: Official, save: Save, tmp_path: Path) -> None:
     chairs, initialisation = official("flow_net"), official("initialisation")
     convert(Options(save(chairs), tmp_path / FLYING_CHAIRS))
@@ -300,8 +324,13 @@ BAD: dict[str, tuple[Callable[[Official], object], dict[str, object], str]] = {
         {},
         "is a checkpoint of DA-VSN",
     ),
-    "raft": (lambda o: {"module.fnet.conv1.weight": torch.zeros(1)}, {}, "is a checkpoint of RAFT, which is not"),
+    "raft-small": (
+        lambda o: {"module.fnet.conv1.weight": torch.zeros(32, 3, 7, 7)},
+        {},
+        "is no complete raft: it lacks",
+    ),
     "classes-of-flow": (lambda o: o("flow_net"), {"classes": "viper"}, "tells no classes apart: leave out --classes"),
+    "classes-of-raft": (lambda o: o("raft"), {"classes": "viper"}, "tells no classes apart: leave out --classes"),
     "live-of-one": (lambda o: o("deeplab"), {"live": True}, "holds no moving average of weights: leave out --live"),
     "seed-of-whole": (lambda o: o("deeplab"), {"seed": 1}, "lacks no weight that would be drawn: leave out --seed"),
     "a-list": (lambda o: [1.0], {}, "holds a list, not weights by name"),

@@ -5,6 +5,7 @@ from training.models.deeplab import BACKBONES
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNetConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.raft import RaftConfig
 from training.models.video_segmenter import SegmenterConfig
 
 __all__ = ["BACKBONES", "FLOW_NETS", "SEGMENTERS", "FlowNetConfig", "SegmenterConfig"]
@@ -16,4 +17,5 @@ SEGMENTERS: dict[str, type[SegmenterConfig]] = {
 
 FLOW_NETS: dict[str, type[FlowNetConfig]] = {
     "flownet_s": FlowNetSConfig,
+    "raft": RaftConfig,
 }

@@ -21,7 +21,7 @@ from torch import Tensor
 from training.models.deeplab import BACKBONES, BackboneName, DeepLab
 
 StateDict = Mapping[str, Tensor]
-KindName = Literal["deeplab-init", "flownet-s", "stage-one", "pixmatch", "accel", "sfc"]
+KindName = Literal["deeplab-init", "flownet-s", "raft", "stage-one", "pixmatch", "accel", "sfc"]
 COUNTERS = r".*\.num_batches_tracked"  # nothing reads them; torch before 0.4.1 did not write them
 CLASSIFIERS = r".*\.layer[56]\..*"
 FLOW_BIASES = r"flow_net\.(deconv\d\.0|upsample_flow\dto\d)\.bias"  # DAVSS's flow network has none
@@ -55,6 +55,7 @@ KINDS: dict[KindName, Kind] = {
         drawn=CLASSIFIERS,
     ),
     "flownet-s": Kind("thin FlowNetS, or an SFM", (("", "flow_net."),), zeroed=FLOW_BIASES),
+    "raft": Kind("RAFT, or an SFM of its kind", (("", "flow_net."),)),
     "stage-one": Kind("DeepLab of stage one", _SEGNET),
     "pixmatch": Kind("PixMatch", (("", "segmenter.segnet."),), UNUSED, zeroed=rf"{COUNTERS}|.*\.{UNUSED}.*",
         remark="PixMatch pools with ceil_mode and aligns corners, this network does neither: scores differ a little",
@@ -66,7 +67,6 @@ KINDS: dict[KindName, Kind] = {
 }  # fmt: skip
 UNSUPPORTED: tuple[tuple[str, str], ...] = (  # start of a name that tells a network, and the network
     (r"sf_layer\.", "DA-VSN or TPS"),
-    (r"(fnet|cnet|update_block)\.", "RAFT"),
     (r"upsampled_flow6_to_5\.", "the full-width FlowNetS of FlowNetPytorch"),
 )
 TELLING: tuple[tuple[str, KindName], ...] = (  # start of a name that tells a kind; the first that occurs decides
@@ -74,6 +74,7 @@ TELLING: tuple[tuple[str, KindName], ...] = (  # start of a name that tells a ki
     (r"SFM\.", "sfc"),
     (r"net_(ref|update)\.", "accel"),
     (r"predict_flow2\.", "flownet-s"),
+    (r"(fnet|cnet|update_block)\.", "raft"),
     (r"(segnet\.)?layer6\.conv2d_list\.", "stage-one"),
 )
 

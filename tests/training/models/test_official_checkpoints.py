@@ -17,6 +17,7 @@ from training.models.official_checkpoints import (
     recognise_backbone,
     rename,
 )
+from training.models.raft import Raft
 
 State = dict[str, Tensor]
 Official = Callable[..., State]
@@ -38,6 +39,20 @@ def test_the_flow_network_has_46_weights_that_keep_their_names(official: Officia
     renamed = rename(state, "flownet-s")
     assert renamed.mapped == {name: f"flow_net.{name}" for name in state}
     assert not renamed.dropped
+
+
+def test_raft_has_179_weights_that_keep_their_names(official: Official) -> None:
+    state = official("raft")
+    assert len(state) == 179
+    assert detect_kind(state) == "raft"
+    renamed = rename(state, "raft")
+    assert renamed.mapped == {name: f"flow_net.{name}" for name in state}
+    assert not renamed.dropped
+    network = Raft()
+    network.load_state_dict(state)
+    assert {name: value.shape for name, value in network.state_dict().items()} == {
+        name: value.shape for name, value in state.items()
+    }
 
 
 def test_biases_that_davss_lacks_are_zero(official: Official) -> None:
@@ -118,7 +133,6 @@ def test_sfc_brings_its_teacher_and_its_sfm(official: Official) -> None:
     ("names", "network"),
     [
         (["conv1.weight", "layer6.conv2d_list.0.weight", "sf_layer.weight"], "DA-VSN or TPS"),
-        (["fnet.conv1.weight", "cnet.norm1.weight", "update_block.mask.0.bias"], "RAFT"),
         (["conv1.0.weight", "predict_flow2.weight", "upsampled_flow6_to_5.weight"], "the full-width FlowNetS"),
     ],
 )
