@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
 from training.methods.sfc import SfcStageOne, SfcStageTwo
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "supervised_stage_two": SupervisedStageTwo,
     "flow_supervision": FlowSupervision,
     "sfm_pretraining": SfmPretraining,
+    "distortion_pretraining": DistortionPretraining,
     "sfc_stage_one": SfcStageOne,
     "sfc_stage_two": SfcStageTwo,
 }

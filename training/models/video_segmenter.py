@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from training.models.upsampling import upsample
 
 KeyState = tuple[Tensor, ...]  # what one stream carries from frame to frame: maps of (B, *, h, w), float32
-Levels = tuple[Tensor, ...]  # class scores (B, C, h, w) of every classifier that training supervises, the main one first
+Levels = tuple[
+    Tensor, ...
+]  # class scores (B, C, h, w) of every classifier that training supervises, the main one first
 
 
 class Motion(NamedTuple):
@@ -40,6 +42,7 @@ class VideoSegmenter(nn.Module):
     stride: int  # pixels of the frame per pixel of `Propagation.logits`
     state_names: tuple[str, ...]  # a name for each tensor of the state; empty for per-frame networks
     num_levels: int = 1  # classifiers that training supervises
+    reads_previous: bool = True  # whether `propagate` looks at `previous`; graphs take no frame that nothing reads
 
     def encode_key(self, frame: Tensor) -> KeyState:
         """The state that a key frame leaves for the frames after it: the expensive reference branch."""
