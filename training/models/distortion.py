@@ -44,7 +44,10 @@ class DistortionMap(nn.Module):
 
 
 def distortion(features: Tensor, true_features: Tensor) -> Tensor:
-    """Half the cosine distance (B, 1, h, w) of features (B, D, h, w): 0 if they point one way, 1 if opposite ways."""
+    """Half the cosine distance (B, 1, h, w) of features (B, D, h, w): 0 if they point one way, 1 if opposite ways.
+
+    Where one of them is zero it is 0.5.
+    """
     similarity = F.cosine_similarity(features, true_features, dim=1)
     return (0.5 - 0.5 * similarity).clamp(0, 1).unsqueeze(1)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.data.clip import Clip, FlowClip, LabelledClip
+from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method, Networks
 from training.methods.optimization import Adam
@@ -73,6 +74,8 @@ def small() -> Small:
                 return FlowSupervision(flow_net=FLOW_NET, **options)
             case "sfm_pretraining":
                 return SfmPretraining(flow_net=FLOW_NET, **options)
+            case "distortion_pretraining":
+                return DistortionPretraining(segmenter=STAGE_ONE, flow_net=FLOW_NET, **options)
             case "sfc_stage_one":
                 return SfcStageOne(segmenter=STAGE_ONE, teacher_flow=FLOW_NET, **options)
             case "sfc_stage_two":
