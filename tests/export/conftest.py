@@ -49,6 +49,9 @@ SMALL: dict[str, SegmenterConfig] = {
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
     "per_frame": SupervisedStageOne(segmenter=SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3)),
     "accel": SupervisedStageTwo(segmenter=SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3)),
+    # for a stage two that trains any segmenter
+    "dff": SupervisedStageTwo(segmenter=SMALL_DFF, optimizer=Adam(learning_rate=1e-3)),  # type: ignore[arg-type]
+    "da_vss": SupervisedStageTwo(segmenter=SMALL_DA_VSS, optimizer=Adam(learning_rate=1e-3)),  # type: ignore[arg-type]
     "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
 }
 WORLD = World(size=(64, 64), num_clips=2)

@@ -134,6 +134,7 @@ def test_correction_networks_take_sizes_that_are_no_multiples_of_64() -> None:
 
 def test_the_correction_networks_deconvolutions_are_cropped_from_the_second_pixel_on() -> None:
     network = Correction(5, width=1 / 4)
-    features = torch.rand(1, network.deconv5[0].in_channels, 3, 4)
-    padded = F.leaky_relu(F.conv_transpose2d(features, network.deconv5[0].weight, stride=2, padding=1), 0.1)
+    features = torch.rand(1, 128, 3, 4)
+    weight = network.get_parameter("deconv5.0.weight")
+    padded = F.leaky_relu(F.conv_transpose2d(features, weight, stride=2, padding=1), 0.1)
     torch.testing.assert_close(network.deconv5(features)[:, :, 1:7, 1:9], padded)

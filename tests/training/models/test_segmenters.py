@@ -73,7 +73,7 @@ def test_around_the_backbones_gradients_reach_every_part_and_nothing_else(
     for name, parameter in segmenter.named_parameters():
         if "flownet" in name:  # draw flows of about a pixel, or the coarse levels hardly matter
             nn.init.normal_(parameter, std=0.05)
-    segmenter(frames).square().mean().backward()
+    torch.autograd.backward(segmenter(frames).square().mean())
     trained = {id(parameter) for part in segmenter.around_backbones() for parameter in part.parameters()}
     for name, parameter in segmenter.named_parameters():
         assert (parameter.grad is not None) == (id(parameter) in trained), name
