@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple
 
 import onnx
@@ -49,16 +50,22 @@ class KeyGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """frame, previous frame, state -> labels, confidence, signals, next state."""
+    """frame, previous frame, state -> labels, confidence, signals, next state.
+
+    Without the previous frame if the segmenter does not look at it, and without what it leaves of the state as it was.
+    """
 
     def __init__(self, segmenter: VideoSegmenter) -> None:
         """`segmenter` is in evaluation mode."""
         super().__init__()
         self.segmenter = segmenter
 
-    def forward(self, frame: Tensor, previous_frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """In the order of `serving.bundle.RESULTS`, then the next state."""
-        current, previous = _network_frame(frame), _network_frame(previous_frame)
+    def forward(self, frame: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """In the order of `serving.bundle.RESULTS`, then the next state; `past` is the previous frame and the state."""
+        current = previous = _network_frame(frame)
+        state = past
+        if self.segmenter.reads_previous:
+            previous, state = _network_frame(past[0]), past[1:]
         step = self.segmenter.propagate(state, previous, current)
         labels = self.segmenter.upsample(step.logits).argmax(1)
         probabilities = self._at_quarter_resolution(step.logits).softmax(1)
@@ -71,13 +78,18 @@ class StepGraph(nn.Module):
             disagreement.float().mean((1, 2)),
             mean_entropy(probabilities),
             still_residual(current, previous) if step.motion is None else warp_residual(current, step.motion),
-            *step.state,
+            *compress(step.state, advances(state, step.state)),
         )
 
     def _at_quarter_resolution(self, logits: Tensor) -> Tensor:
         """Scores (B, C, H / 4, W / 4): what a bundle's confidence is of, whatever the network's stride."""
         factor = self.segmenter.stride // 4
         return logits if factor == 1 else upsample(logits, factor)
+
+
+def advances(state: KeyState, next_state: KeyState) -> tuple[bool, ...]:
+    """For each tensor whether a step leaves another in its place. The very same one lasts until the next key frame."""
+    return tuple(after is not before for before, after in zip(state, next_state, strict=True))
 
 
 def mean_entropy(probabilities: Tensor) -> Tensor:
@@ -134,14 +146,18 @@ def traceable_step(segmenter: VideoSegmenter, height: int, width: int) -> Tracea
     frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     with torch.no_grad():
         state = segmenter.encode_key(_network_frame(frame))
+        tiny = torch.zeros(1, 3, 64, 64)
+        tiny_state = segmenter.encode_key(tiny)
+        is_advanced = advances(tiny_state, segmenter.propagate(tiny_state, tiny, tiny).state)
+    frames = {"frame": frame} | ({"previous_frame": frame.clone()} if segmenter.reads_previous else {})
+    inputs = frames | dict(zip(segmenter.state_names, state, strict=True))
     batch = _batch()
-    shapes: tuple[object, ...] = ({0: batch}, {0: batch}, tuple({0: batch} for _ in state))
     return Traceable(
         StepGraph(segmenter).eval(),
-        (frame, frame.clone(), *state),
-        shapes if state else shapes[:2],  # exporters take no empty tuple
-        ["frame", "previous_frame", *segmenter.state_names],
-        [*RESULTS, *(NEXT + name for name in segmenter.state_names)],
+        tuple(inputs.values()),
+        ({0: batch}, tuple({0: batch} for _ in range(len(inputs) - 1))),
+        list(inputs),
+        [*RESULTS, *(NEXT + name for name in compress(segmenter.state_names, is_advanced))],
     )
 
 

@@ -6,15 +6,17 @@ streams carry, and the tail that compares scores.
 """
 
 import copy
+import types
 
 import torch
 from torch import Tensor, nn
 
 from training.models.deeplab import DeepLab
+from training.models.distortion import Correction
 from training.models.optical_flow import FlowNet
 from training.models.video_segmenter import VideoSegmenter
 
-HALF = (DeepLab, FlowNet)  # what computes in half precision; its inputs and outputs do not
+HALF = (DeepLab, FlowNet, Correction)  # what computes in half precision; its inputs and outputs do not
 
 
 def in_half_precision(segmenter: VideoSegmenter) -> VideoSegmenter:
@@ -25,7 +27,14 @@ def in_half_precision(segmenter: VideoSegmenter) -> VideoSegmenter:
             module.half()
             module.register_forward_pre_hook(_to_half)
             module.register_forward_hook(_to_single)
+        if isinstance(module, FlowNet):  # hooks are for `forward` alone
+            module.with_features = types.MethodType(_with_features, module)  # type: ignore[method-assign]  # on a copy
     return halved
+
+
+def _with_features(network: FlowNet, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    flow, features = type(network).with_features(network, current.half(), previous.half())
+    return flow.to(torch.float32), features.to(torch.float32)
 
 
 def _to_half(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

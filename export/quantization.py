@@ -52,7 +52,7 @@ def quantize(
         return {
             style: QuantizedGraphs(
                 _quantize(key, sensitive, style, _key_feeds(pairs), Path(folder) / "key"),
-                _quantize(step, sensitive, style, _step_feeds(key, pairs), Path(folder) / "step"),
+                _quantize(step, sensitive, style, _step_feeds(key, step, pairs), Path(folder) / "step"),
             )
             for style in get_args(Style)
         }
@@ -64,12 +64,14 @@ def _key_feeds(pairs: Sequence[Pair]) -> Iterator[Feed]:
             yield {"frame": frame[None]}
 
 
-def _step_feeds(key_graph: onnx.ModelProto, pairs: Sequence[Pair]) -> Iterator[Feed]:
+def _step_feeds(key_graph: onnx.ModelProto, step_graph: onnx.ModelProto, pairs: Sequence[Pair]) -> Iterator[Feed]:
     key = onnxruntime.InferenceSession(key_graph.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in key.get_outputs()]
+    taken = {value.name for value in step_graph.graph.input}
     for previous, frame in pairs:
         state = dict(zip(names, key.run(names, {"frame": previous[None]}), strict=True)) if names else {}
-        yield {"frame": frame[None], "previous_frame": previous[None], **state}
+        feed = {"frame": frame[None], "previous_frame": previous[None], **state}
+        yield {name: array for name, array in feed.items() if name in taken}
 
 
 def _quantize(

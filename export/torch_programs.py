@@ -16,7 +16,7 @@ from export.graphs import Traceable, traceable_key, traceable_step
 from export.half_precision import in_half_precision
 from export.plan_building import Engine, build_plans
 from export.plan_comparison import EngineError
-from serving.bundle import Bundle, GraphFile, Variant
+from serving.bundle import FRAME_INPUTS, Bundle, GraphFile, Variant
 from serving.plans import TorchKey
 from serving.runtimes.torch_runtime import WIRING, TorchRuntime
 from training.models.video_segmenter import VideoSegmenter
@@ -51,7 +51,8 @@ class TorchBuilder:
             segmenter = in_half_precision(segmenter)
         trace = traceable_key if graph == variant.key else traceable_step
         traceable = trace(segmenter, variant.height, variant.width)
-        state = [tuple(tensor.shape[1:]) for tensor in traceable.inputs[2:]]  # of the step alone
+        inputs = dict(zip(traceable.input_names, traceable.inputs, strict=True))
+        state = [tuple(tensor.shape[1:]) for name, tensor in inputs.items() if name not in FRAME_INPUTS]
         if (set(traceable.input_names), set(traceable.output_names)) != (set(graph.inputs), set(graph.outputs)) or (
             state and state != [tensor.shape for tensor in variant.state]
         ):

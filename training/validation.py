@@ -9,10 +9,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.data import DataConfig
 from training.data.clip import FlowClip, LabelledClip
+from training.methods.distortion_pretraining import distortion_examples, distortion_loss
 from training.methods.flow_supervision import quarter_flow
 from training.methods.losses import end_point_error
 from training.methods.method import Networks
 from training.metrics import confusion_matrix, mean_iou
+from training.models.distortion import DistortionMap
 from training.models.optical_flow import FlowNet
 from training.models.segmentation_to_flow import flow_from_labels
 from training.models.video_segmenter import VideoSegmenter
@@ -84,7 +86,31 @@ class SfmValidation(Validation):
         return -measures["epe"]
 
 
-VALIDATIONS: tuple[type[Validation], ...] = (SegmentationValidation, FlowValidation, SfmValidation)
+@dataclass(frozen=True, kw_only=True)
+class DistortionValidation(Validation):
+    """How well "dmnet" tells where scores of "segmenter" that came along the flow of "flow_net" are wrong."""
+
+    @torch.no_grad()
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """`bce` over pixels and hops and, for scale, `distorted`, the share of pixels (%) that are."""
+        losses, shares = [], []
+        for clip in DataLoader(cast("Dataset[LabelledClip]", self.data.open()), 1):
+            examples = list(distortion_examples(networks, clip.frames.to(device)))
+            losses.append(distortion_loss(cast("DistortionMap", networks["dmnet"]), examples))
+            shares += [example.is_wrong.double().mean() for example in examples]
+        return {"bce": float(torch.stack(losses).mean()), "distorted": 100 * float(torch.stack(shares).mean())}
+
+    def score(self, measures: Measures) -> float:
+        """The binary cross entropy, negated."""
+        return -measures["bce"]
+
+
+VALIDATIONS: tuple[type[Validation], ...] = (
+    SegmentationValidation,
+    FlowValidation,
+    SfmValidation,
+    DistortionValidation,
+)
 
 
 @torch.no_grad()

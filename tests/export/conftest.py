@@ -23,7 +23,9 @@ from training.methods.stage import StageOne, StageTwo
 from training.methods.supervised import Supervised
 from training.models import SEGMENTERS
 from training.models.accel import AccelConfig
+from training.models.da_vss import DaVssConfig
 from training.models.deeplab import Classifier
+from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet
 from training.models.per_frame import PerFrameConfig
@@ -37,10 +39,19 @@ SIZE = (64, 128)  # of the graphs
 SMALL_FLOW_NET = FlowNetSConfig(width=0.25)
 SMALL_PER_FRAME = PerFrameConfig(backbone="resnet10_slim")
 SMALL_ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=SMALL_FLOW_NET)
-SMALL: dict[str, SegmenterConfig] = {"per_frame": SMALL_PER_FRAME, "accel": SMALL_ACCEL}
+SMALL_DFF = DffConfig(reference="resnet10_slim", flow_net=SMALL_FLOW_NET)
+SMALL_DA_VSS = DaVssConfig(reference="resnet10_slim", flow_net=SMALL_FLOW_NET, correction_width=0.25)
+SMALL: dict[str, SegmenterConfig] = {
+    "per_frame": SMALL_PER_FRAME,
+    "accel": SMALL_ACCEL,
+    "dff": SMALL_DFF,
+    "da_vss": SMALL_DA_VSS,
+}
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
     "per_frame": Supervised(StageOne(SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3))),
     "accel": Supervised(StageTwo(SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3))),
+    "dff": Supervised(StageTwo(SMALL_DFF, optimizer=Adam(learning_rate=1e-3))),
+    "da_vss": Supervised(StageTwo(SMALL_DA_VSS, optimizer=Adam(learning_rate=1e-3))),
     "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
 }
 WORLD = World(size=(64, 64), num_clips=2)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from export.graphs import key_graph, step_graph
 from export.to_onnx import export_bundle, main
@@ -78,15 +79,19 @@ def test_each_size_is_a_variant_once_and_lies_in_files_of_its_own(exported: Expo
 def test_the_manifest_wires_the_graphs(exported: Exported) -> None:
     segmenter = exported.run.networks()["segmenter"]
     assert isinstance(segmenter, VideoSegmenter)
-    names = segmenter.folded().state_names
+    segmenter = segmenter.folded()
+    names = segmenter.state_names
+    frames = ("frame", "previous_frame") if segmenter.reads_previous else ("frame",)
+    advanced = names if segmenter.reads_previous else ()  # DFF's state lasts until the next key frame
     for variant in exported.bundle.manifest.variants:
         assert tuple(tensor.name for tensor in variant.state) == names
-        for tensor in variant.state:
-            assert tensor.shape == (15, variant.height // 4, variant.width // 4)
+        with torch.no_grad():
+            state = segmenter.encode_key(torch.zeros(1, 3, variant.height, variant.width))
+        assert [(1, *tensor.shape) for tensor in variant.state] == [tensor.shape for tensor in state]
         assert variant.key.inputs == ("frame",)
         assert variant.key.outputs == names
-        assert variant.step.inputs == ("frame", "previous_frame", *names)
-        assert variant.step.outputs == (*RESULTS, *(f"next_{name}" for name in names))
+        assert variant.step.inputs == (*frames, *names)
+        assert variant.step.outputs == (*RESULTS, *(f"next_{name}" for name in advanced))
         for graph in (variant.key, variant.step):
             path = exported.bundle.path(graph)
             assert graph.sha256 == file_sha256(path)
@@ -100,7 +105,8 @@ def test_the_files_say_what_they_are(exported: Exported) -> None:
         for kind, graph in (("key", variant.key), ("step", variant.step)):
             model = onnx.load(exported.bundle.path(graph))
             metadata = {entry.key: entry.value for entry in model.metadata_props}
-            semantics = {"flowseg.state_semantics": "merge_folded"} if variant.state else {}
+            is_folded = any(tensor.name.startswith("weighted_") for tensor in variant.state)
+            semantics = {"flowseg.state_semantics": "merge_folded"} if is_folded else {}
             assert metadata == {"flowseg.name": "street", "flowseg.graph": kind} | semantics
 
 

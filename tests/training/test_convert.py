@@ -236,7 +236,7 @@ def test_accel_starts_from_a_converted_raft(
     accel = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=RaftConfig(iterations=2))
     recipe = replace(
         tiny_recipe,
-        method=SupervisedStageTwo(segmenter=accel),
+        method=Supervised(StageTwo(accel)),
         start_from={"segmenter.flownet": "official-raft:flow_net"},  # however many iterations
     )
     networks = recipe.method.networks(15)

@@ -5,15 +5,20 @@ from torch import Tensor, nn
 from training.data.clip import Clip
 from training.models import SEGMENTERS
 from training.models.accel import AccelConfig
+from training.models.da_vss import DaVss, DaVssConfig
+from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
 from training.models.video_segmenter import SegmenterConfig
 from training.target_statistics import with_target_statistics
 
 CPU = torch.device("cpu")
+FLOW_NET = FlowNetSConfig(width=1 / 4)
 SMALL: dict[str, SegmenterConfig] = {
     "per_frame": PerFrameConfig(backbone="resnet10_slim"),
-    "accel": AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
+    "accel": AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET),
+    "dff": DffConfig(reference="resnet10_slim", flow_net=FLOW_NET),
+    "da_vss": DaVssConfig(reference="resnet10_slim", flow_net=FLOW_NET, correction_width=1 / 4),
 }
 
 
@@ -65,11 +70,24 @@ def test_weights_stay_and_statistics_move_in_every_segmenter(name: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         segmenter = SMALL[name].build(num_classes=5).eval()
-        target = [Clip(torch.rand(1, 2, 3, 32, 32)) for _ in range(2)]
+        target = [Clip(torch.rand(2, 2, 3, 32, 32)) for _ in range(2)]
     adapted = with_target_statistics(segmenter, target, CPU)
     weights, statistics = dict(adapted.named_parameters()), dict(adapted.named_buffers())
     assert all(torch.equal(value, weights[name]) for name, value in segmenter.named_parameters())
-    means = [name for name in statistics if name.endswith("running_mean")]
+    # DA-VSS's distortion network has the statistics that it was trained with.
+    means = [name for name in statistics if name.endswith("running_mean") and not name.startswith("dmnet.")]
     assert means
     assert not any(torch.equal(statistics[name], value) for name, value in segmenter.named_buffers() if name in means)
     assert not any(module.training for module in adapted.modules())
+
+
+def test_statistics_that_training_leaves_alone_are_left_alone() -> None:
+    segmenter = SMALL["da_vss"].build(num_classes=5).eval()
+    assert isinstance(segmenter, DaVss)
+    for name, buffer in segmenter.dmnet.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.constant_(buffer, 0.25)
+    before = {name: buffer.clone() for name, buffer in segmenter.dmnet.named_buffers()}
+    adapted = with_target_statistics(segmenter, [Clip(torch.rand(2, 2, 3, 32, 32))], CPU)
+    assert isinstance(adapted, DaVss)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in adapted.dmnet.named_buffers())

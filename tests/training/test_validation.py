@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,14 @@ from training.data.clip import IGNORE, FlowClip, LabelledClip
 from training.data.data_config import DataConfig
 from training.label_spaces import ClassInfo, LabelSpace
 from training.methods.method import Networks
+from training.models.deeplab import DeepLab
+from training.models.distortion import DistortionMap
 from training.models.optical_flow import FlowNet
+from training.models.per_frame import PerFrame
 from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
 from training.validation import (
     BATCH,
+    DistortionValidation,
     FlowValidation,
     SegmentationValidation,
     SfmValidation,
@@ -163,6 +168,34 @@ def test_the_implied_flow_is_compared_with_the_teachers_for_every_class_in_the_c
 @pytest.mark.parametrize("validation", [FlowValidation(data=Handmade(())), SfmValidation(data=Handmade(()))])
 def test_the_best_flow_is_the_one_with_the_smallest_error(validation: Validation) -> None:
     assert validation.score({"epe": 0.5, "epe_of_no_flow": 1.0}) > validation.score({"epe": 0.7, "epe_of_no_flow": 9.0})
+
+
+class Red(DeepLab):
+    """Reads the class off the red channel."""
+
+    def __init__(self) -> None:
+        super().__init__("resnet10_slim", 3, auxiliary=False)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        return -(10 * frame[:, :1, 4::8, 4::8] - torch.arange(3).view(1, 3, 1, 1)).abs()
+
+
+class Undecided(DistortionMap):
+    """Finds distortions a quarter likely everywhere."""
+
+    def forward(self, warped: Tensor, image: Tensor) -> Tensor:
+        del image
+        return torch.full_like(warped[:, :1], 0.25)
+
+
+def test_distortion_validation_compares_what_came_along_with_the_frames_own_class() -> None:
+    networks: Networks = {"dmnet": Undecided(), "segmenter": PerFrame(Red(), 3), "flow_net": Constant(0, 0)}
+    # Of the first frame's class are none of the later two, one of them, and both of them: half of all.
+    clips = tuple(labelled(all_of(2), 0.0, *later) for later in ((0.1, 0.2), (0.0, 0.2), (0.0, 0.0)))
+    validation = DistortionValidation(data=Handmade(clips))
+    measures = validation.measure(networks, CPU)
+    assert measures == {"bce": pytest.approx(-(math.log(0.25) + math.log(0.75)) / 2), "distorted": pytest.approx(50)}
+    assert validation.score(measures) == -measures["bce"]
 
 
 def test_flow_validation_measures_the_network_of_that_name() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from training.methods.advent import AdvEnt
 from training.methods.da_vsn import DaVsn
+from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
 from training.methods.pixmatch import PixMatch
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "supervised": Supervised,
     "flow_supervision": FlowSupervision,
     "sfm_pretraining": SfmPretraining,
+    "distortion_pretraining": DistortionPretraining,
     "sfc": Sfc,
     "advent": AdvEnt,
     "da_vsn": DaVsn,

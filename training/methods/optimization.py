@@ -180,4 +180,16 @@ class WarmUp(Schedule):
         return self.start_factor if self.late <= step < self.late + self.warm_up_steps else 1.0
 
 
-SCHEDULES: tuple[type[Schedule], ...] = (Constant, Poly, WarmUp)
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """The full learning rate first, a small one afterwards."""
+
+    at: float = 0.5  # when it falls, as a share of the run
+    end_factor: float = 0.1  # the small rate, as a share of the full one
+
+    def factor(self, step: int, steps: int) -> float:
+        """See `Schedule.factor`."""
+        return 1.0 if step < self.at * steps else self.end_factor
+
+
+SCHEDULES: tuple[type[Schedule], ...] = (Constant, Poly, WarmUp, StepDecay)

@@ -1,7 +1,9 @@
 """Networks: video segmenters and the flow networks inside them, by name."""
 
 from training.models.accel import AccelConfig
+from training.models.da_vss import DaVssConfig
 from training.models.deeplab import BACKBONES
+from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNetConfig
 from training.models.per_frame import PerFrameConfig
@@ -13,6 +15,8 @@ __all__ = ["BACKBONES", "FLOW_NETS", "SEGMENTERS", "FlowNetConfig", "SegmenterCo
 SEGMENTERS: dict[str, type[SegmenterConfig]] = {
     "per_frame": PerFrameConfig,
     "accel": AccelConfig,
+    "dff": DffConfig,
+    "da_vss": DaVssConfig,
 }
 
 FLOW_NETS: dict[str, type[FlowNetConfig]] = {

@@ -42,6 +42,7 @@ class FlowNetS(FlowNet):
 
         # A decoder level sees its encoder map, the deconvolved level below and that level's flow.
         d5, d4, d3, d2 = c4 + c4 + 2, c4 + c3 + 2, c3 + c2 + 2, c2 + c1 + 2
+        self.feature_channels = d2
         self.deconv5 = _deconvolution(c6, c4)
         self.deconv4 = _deconvolution(d5, c3)
         self.deconv3 = _deconvolution(d4, c2)
@@ -58,6 +59,10 @@ class FlowNetS(FlowNet):
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """See `FlowNet.forward`."""
+        return self.with_features(current, previous)[0]
+
+    def with_features(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """See `FlowNet.with_features`; the official code calls these features concat2."""
         level2 = self.conv2(self.conv1(torch.cat([flow_input(current), flow_input(previous)], dim=1)))
         level3 = self.conv3_1(self.conv3(level2))
         level4 = self.conv4_1(self.conv4(level3))
@@ -65,15 +70,15 @@ class FlowNetS(FlowNet):
         level6 = self.conv6_1(self.conv6(level5))
 
         flow6 = self.predict_flow6(level6)
-        level5 = _concatenate(level5, self.deconv5(level6), self.upsample_flow6to5(flow6))
+        level5 = concatenate(level5, self.deconv5(level6), self.upsample_flow6to5(flow6))
         flow5 = self.predict_flow5(level5)
-        level4 = _concatenate(level4, self.deconv4(level5), self.upsample_flow5to4(flow5))
+        level4 = concatenate(level4, self.deconv4(level5), self.upsample_flow5to4(flow5))
         flow4 = self.predict_flow4(level4)
-        level3 = _concatenate(level3, self.deconv3(level4), self.upsample_flow4to3(flow4))
+        level3 = concatenate(level3, self.deconv3(level4), self.upsample_flow4to3(flow4))
         flow3 = self.predict_flow3(level3)
-        level2 = _concatenate(level2, self.deconv2(level3), self.upsample_flow3to2(flow3))
+        level2 = concatenate(level2, self.deconv2(level3), self.upsample_flow3to2(flow3))
         flow: Tensor = FLOW_UNIT * self.predict_flow2(level2)
-        return flow
+        return flow, level2
 
 
 def _convolution(in_channels: int, channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -86,7 +91,7 @@ def _deconvolution(in_channels: int, channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(in_channels, channels, 4, stride=2), nn.LeakyReLU(0.1, inplace=True))
 
 
-def _concatenate(encoded: Tensor, *decoded: Tensor) -> Tensor:
+def concatenate(encoded: Tensor, *decoded: Tensor) -> Tensor:
     """Joins the encoder's map with deconvolved maps (2n + 2 pixels a side) cropped to it, from the second pixel on."""
     h, w = encoded.shape[2:]
     return torch.cat([encoded, *(maps[:, :, 1 : 1 + h, 1 : 1 + w] for maps in decoded)], dim=1)

@@ -11,12 +11,18 @@ class FlowNet(nn.Module):
     The same networks serve as segmentation-to-flow modules, on frames multiplied with class probabilities.
     """
 
+    feature_channels: int = 0  # D of `with_features`; 0 if the network has no features to give
+
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """Flow from `current` to `previous`, both (B, 3, H, W), RGB in 0..1.
 
         Returns:
             (B, 2, ceil(H / 4), ceil(W / 4)), (x, y) in pixels of that quarter resolution.
         """
+        raise NotImplementedError
+
+    def with_features(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward`, and the features (B, D, ceil(H / 4), ceil(W / 4)) that it reads the flow off."""
         raise NotImplementedError
 
     # nn.Module's call is untyped: state once what a flow network returns.

@@ -40,6 +40,7 @@ class VideoSegmenter(nn.Module):
     stride: int  # pixels of the frame per pixel of `Propagation.logits`
     state_names: tuple[str, ...]  # a name for each tensor of the state; empty for per-frame networks
     num_levels: int = 1  # classifiers that training supervises
+    reads_previous: bool = True  # whether `propagate` looks at `previous`; graphs take no frame that nothing reads
 
     def encode_key(self, frame: Tensor) -> KeyState:
         """The state that a key frame leaves for the frames after it: the expensive reference branch."""

@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "supervised": {},
     "flow_supervision": {"flow_net": FLOW_NET, "optimizer": ADAM},
     "sfm_pretraining": {"flow_net": FLOW_NET, "optimizer": ADAM},
+    "distortion_pretraining": {"segmenter": STAGES["one"].segmenter, "flow_net": FLOW_NET, "optimizer": ADAM},
     "sfc": {"teacher_flow": FLOW_NET},
     "advent": {"discriminator_width": 4},
     "da_vsn": {"discriminator_width": 4, "teacher_flow": FLOW_NET},

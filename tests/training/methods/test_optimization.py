@@ -15,6 +15,7 @@ from training.methods.optimization import (
     RepeatedSgd,
     Schedule,
     Sgd,
+    StepDecay,
     WarmUp,
 )
 from training.methods.parameter_groups import freeze_statistics, stage_one_groups, stage_two_groups
@@ -31,6 +32,7 @@ def test_schedules_by_hand() -> None:
     assert Poly().factor(0, 10) == 1
     assert Poly(power=2).factor(5, 10) == 0.25
     assert [WarmUp(warm_up_steps=2).factor(step, 10) for step in range(4)] == [0.1, 0.1, 1, 1]
+    assert [StepDecay().factor(step, 5) for step in range(5)] == [1, 1, 1, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

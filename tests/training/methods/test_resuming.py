@@ -11,6 +11,7 @@ import torch
 from training.command_line import Machine
 from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
+from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method, Networks, Update
 from training.methods.sfm_pretraining import SfmPretraining
@@ -30,6 +31,7 @@ HELD_OUT = replace(SOURCE, num_clips=1)
 VALIDATIONS: dict[type[Method[Any]], Validation] = {  # of methods that train no segmenter
     FlowSupervision: FlowValidation(data=replace(FLOW, num_clips=1)),
     SfmPretraining: SfmValidation(data=HELD_OUT),
+    DistortionPretraining: DistortionValidation(data=HELD_OUT),
 }
 
 

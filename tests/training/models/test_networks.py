@@ -75,3 +75,22 @@ def test_flow_nets_give_flow_at_a_quarter(name: str, height: int, width: int) ->
 def test_flow_nets_tell_the_current_frame_from_the_previous(name: str, frames: Tensor) -> None:
     network = FLOW_NETS[name]().build().double().eval()
     assert not torch.equal(network(frames[:, 0], frames[:, 1]), network(frames[:, 1], frames[:, 0]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FLOW_NETS)
+def test_flow_nets_give_the_features_that_their_flow_is_read_off_if_they_have_any(name: str, frames: Tensor) -> None:
+    network = FLOW_NETS[name]().build().double().eval()
+    if not network.feature_channels:
+        return
+    flow, features = network.with_features(frames[:, 1], frames[:, 0])
+    assert torch.equal(flow, network(frames[:, 1], frames[:, 0]))
+    assert features.shape == (2, network.feature_channels, 8, 8)
+
+
+@torch.no_grad()
+def test_the_flow_of_flownet_s_is_five_times_what_its_last_layer_makes_of_the_features(
+    flow_net: FlowNetS, frames: Tensor
+) -> None:
+    flow, features = flow_net.with_features(frames[:, 1], frames[:, 0])
+    torch.testing.assert_close(flow, 5 * flow_net.predict_flow2(features))

@@ -4,14 +4,19 @@ from torch import Tensor, nn
 
 from training.models import SEGMENTERS
 from training.models.accel import Accel, AccelConfig
+from training.models.da_vss import DaVssConfig
+from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
 from training.models.upsampling import upsample
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 
+FLOW_NET = FlowNetSConfig(width=1 / 4)
 SMALL: dict[str, SegmenterConfig] = {
     "per_frame": PerFrameConfig(backbone="resnet10_slim"),
-    "accel": AccelConfig(reference="resnet18", update="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
+    "accel": AccelConfig(reference="resnet18", update="resnet10_slim", flow_net=FLOW_NET),
+    "dff": DffConfig(reference="resnet10_slim", flow_net=FLOW_NET),
+    "da_vss": DaVssConfig(reference="resnet10_slim", flow_net=FLOW_NET, correction_width=1 / 4),
 }
 
 
@@ -46,6 +51,34 @@ def test_what_flows_along_is_the_state_and_it_comes_from_the_frame_before(
     if motion is not None:
         assert motion.flow.shape == (2, 2, 8, 8)
         torch.testing.assert_close(motion.earlier, frames[:, 0])
+
+
+@torch.no_grad()
+def test_a_segmenter_says_whether_it_looks_at_the_frame_before(segmenter: VideoSegmenter, frames: Tensor) -> None:
+    if not segmenter.state_names:
+        return  # its graph compares the two frames
+    state = segmenter.encode_key(frames[:, 0])
+    step, other = (segmenter.propagate(state, frames[:, previous], frames[:, 2]) for previous in (0, 1))
+    assert torch.equal(step.logits, other.logits) is not segmenter.reads_previous
+
+
+def test_around_the_backbones_gradients_reach_every_part_and_nothing_else(
+    segmenter: VideoSegmenter, frames: Tensor
+) -> None:
+    if not segmenter.around_backbones():
+        return
+    segmenter.train().requires_grad_(False)
+    for part in segmenter.around_backbones():
+        part.requires_grad_(True)
+    for name, parameter in segmenter.named_parameters():
+        if "flownet" in name:  # draw flows of about a pixel, or the coarse levels hardly matter
+            nn.init.normal_(parameter, std=0.05)
+    torch.autograd.backward(segmenter(frames).square().mean())
+    trained = {id(parameter) for part in segmenter.around_backbones() for parameter in part.parameters()}
+    for name, parameter in segmenter.named_parameters():
+        assert (parameter.grad is not None) == (id(parameter) in trained), name
+        assert parameter.grad is None or bool(parameter.grad.any()), name
+        assert id(parameter) not in trained or ".layer6." in name or not name.startswith("net_"), name
 
 
 @torch.no_grad()
