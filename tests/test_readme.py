@@ -1,18 +1,25 @@
 """The README's commands, pictures and example are what they say."""
 
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from training.recipes import RECIPES
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [README, *((ROOT / wing / "README.md").read_text(encoding="utf-8") for wing in ("training", "export"))]
+TRAINING_README, EXPORT_README = (
+    (ROOT / wing / "README.md").read_text(encoding="utf-8") for wing in ("training", "export")
+)
+PAGES = [README, TRAINING_README, EXPORT_README]
+EXAMPLE, EXAMPLE_RECIPE = "mean_teacher.py", "demo-mean-teacher-one"  # a file that a page shows, run below
 SHOWN = re.sub(r"torchrun --nproc_per_node \d", "python", "\n".join(PAGES))  # starts the same programs
 COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", SHOWN, re.MULTILINE)))
 WITH_SUBCOMMANDS = ("training.train", "training.data.check")
@@ -28,7 +35,7 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 12
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if EXAMPLE not in command])
 def test_a_command_and_its_options_exist(command: str) -> None:
     words = shlex.split(command)[1:]
     program = words[:2] if words[0] == "-m" else words[:1]
@@ -37,6 +44,13 @@ def test_a_command_and_its_options_exist(command: str) -> None:
     text = help_of(tuple(program))
     for option in (word for word in words[len(program) :] if word.startswith("--")):
         assert option in text, option
+
+
+def test_recipes_that_a_page_names_exist() -> None:
+    named = set(re.findall(r"training\.(?:pipeline|train) ([a-z][a-z-]+)", SHOWN))
+    named |= set(re.findall(r"`((?:demo|viper|synthia|cityscapes)-[a-z-]+)`", SHOWN))
+    assert len(named) > 20
+    assert named <= set(RECIPES)
 
 
 @pytest.mark.parametrize("page", ["README.md", "training/README.md", "export/README.md", "proto/README.md"])
@@ -54,36 +68,17 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_example_method_trains(tmp_path: Path) -> None:
-    """As a reader would: in a file of its own, listed in the table, one step on random clips."""
-    (example,) = re.findall(r"```python\n(@dataclass.*?)```", README, re.DOTALL)
-    program = f"""
-        import math
-        from collections.abc import Iterator
-        from dataclasses import dataclass
-
-        import torch
-
-        from training.data.clip import Clip, LabelledClip
-        from training.methods import METHODS
-        from training.methods.method import Networks, Update
-        from training.methods.stage import StagedMethod, StageOne
-        from training.models.per_frame import PerFrameConfig
-
-        {textwrap.indent(example, " " * 8).strip()}
-
-        METHODS["minimum_entropy"] = MinimumEntropy
-        method = METHODS["minimum_entropy"](StageOne(PerFrameConfig("resnet10_slim")))
-        networks = method.networks(4)
-        method.optimizers(networks)
-        source = LabelledClip(
-            torch.rand(1, 2, 3, 32, 32), torch.zeros(1, 2, 32, 32, dtype=torch.long), torch.zeros(1, 8, 8).long()
-        )
-        (update,) = method.updates(networks, source, Clip(torch.rand(1, 2, 3, 32, 32)))
-        assert set(update.losses) == {{"source", "entropy"}}
-        assert 0 < float(update.losses["entropy"].detach()) <= method.entropy_weight * 1.0001
-        sum(update.losses.values()).backward()
-        assert networks["segmenter"].segnet.conv1.weight.grad.abs().sum() > 0
-    """
-    path = tmp_path / "example.py"
-    path.write_text(textwrap.dedent(program), encoding="utf-8")
-    subprocess.run([sys.executable, str(path)], cwd=ROOT, check=True)
+    """As a reader would: in a file of its own, beside a run that it starts from."""
+    (example,) = re.findall(r"```python\n(.*?)```", TRAINING_README, re.DOTALL)
+    assert len(example.splitlines()) < 60
+    program = tmp_path / EXAMPLE
+    program.write_text(example, encoding="utf-8")
+    tiny = ["--steps", "1", "--device", "cpu"]
+    for domain in ("source", "target", "validation.data"):
+        tiny += [f"--{domain}.num-clips", "4", f"--{domain}.size", "32", "64"]
+    runs = tmp_path / "runs"
+    for command, recipe in ((("-m", "training.train"), "demo-source-only-one"), ((str(program),), EXAMPLE_RECIPE)):
+        arguments = [*command, recipe, "--out", str(runs / recipe), *tiny]
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    run = json.loads((runs / EXAMPLE_RECIPE / "run.json").read_text(encoding="utf-8"))
+    assert run["recipe"]["method"]["_type"] == "MeanTeacher"

@@ -52,7 +52,7 @@ from training.models.official_checkpoints import (
 from training.models.per_frame import PerFrameConfig
 from training.models.raft import RaftConfig
 from training.recipe import Recipe
-from training.recipes.paper import BENCHMARKS
+from training.recipes.benchmarks import BENCHMARKS
 from training.run_directory import RunError, save_checkpoint, write_run_file
 from training.validation import FlowValidation, SegmentationValidation
 

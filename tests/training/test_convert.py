@@ -29,7 +29,7 @@ from training.models.per_frame import PerFrameConfig
 from training.models.raft import RaftConfig
 from training.recipe import Recipe
 from training.recipes import RECIPES
-from training.recipes.paper import FLYING_CHAIRS, IMAGENET
+from training.recipes.benchmarks import FLYING_CHAIRS, IMAGENET
 from training.run_directory import RunError, read_run, start_weights
 from training.train import train_with_prerequisites
 

@@ -1,16 +1,102 @@
+import functools
 from dataclasses import fields
+from typing import Any
 
 import pytest
+import torch
 
 from training.data import CityscapesSeq
-from training.methods.optimization import Adam, Poly, RepeatedSgd, Sgd, WarmUp
+from training.methods.flow_supervision import FlowSupervision
+from training.methods.method import Method, Networks
+from training.methods.optimization import Adam, Clipped, OptimizerSpec, Poly, RepeatedSgd, Sgd, WarmUp
 from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
-from training.methods.stage import StageOne, StageTwo
+from training.methods.stage import Stage, StagedMethod, StageOne, StageTwo
 from training.methods.supervised import Supervised
+from training.methods.tpl import Tpl
 from training.models.accel import AccelConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.raft import RaftConfig
 from training.recipes import RECIPES
+from training.recipes.benchmarks import FLYING_CHAIRS, IMAGENET, RAFT_THINGS
+from training.recipes.rivals import RIVALS
+from training.run_directory import load_weights
+
+CONVERTED: dict[str, Method[Any]] = {  # Any: of both sources; what `training.convert` makes of official files
+    IMAGENET: Supervised(StageOne()),
+    FLYING_CHAIRS: FlowSupervision(),
+    RAFT_THINGS: FlowSupervision(RaftConfig()),
+}
+
+
+@functools.cache
+def networks_of(run: str) -> Networks:
+    """Without memory for their weights."""
+    method = CONVERTED[run] if run in CONVERTED else RECIPES[run].recipe.method
+    with torch.device("meta"):
+        return method.networks(RECIPES[run].recipe.source.label_space.num_classes if run in RECIPES else 15)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_starts_from_weights_that_fit(name: str) -> None:
+    recipe, networks = RECIPES[name].recipe, networks_of(name)
+    for part, origin in recipe.start_from.items():
+        run, _, origin_part = origin.partition(":")
+        network, _, inside = part.partition(".")
+        origin_network, _, origin_inside = origin_part.partition(".")
+        module = networks[network].get_submodule(inside)
+        trained = networks_of(run)[origin_network].get_submodule(origin_inside).state_dict()
+        load_weights(module, {key: value for key, value in trained.items() if key in module.state_dict()}, origin)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_frozen_networks_start_from_something(name: str) -> None:
+    """A flow network or an SFM that is drawn and never trained would teach noise."""
+    recipe, networks = RECIPES[name].recipe, networks_of(name)
+    trained = set(recipe.method.optimizers(networks))
+    started = {part.split(".")[0] for part in recipe.start_from}
+    assert set(networks) - trained <= started
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_target_clips_have_as_many_frames_as_the_method_looks_at(name: str) -> None:
+    recipe = RECIPES[name].recipe
+    assert recipe.target.num_frames >= recipe.method.num_target_frames()
+
+
+@pytest.mark.parametrize("benchmark", ["viper", "synthia"])
+@pytest.mark.parametrize("method", RIVALS)
+def test_rivals_train_in_both_stages_with_the_released_hyperparameters(benchmark: str, method: str) -> None:
+    one, two = (RECIPES[f"{benchmark}-{part}"].recipe for part in (f"{method}-one", f"accel-{method}"))
+    stage_one, stage_two = stage_of(one.method), stage_of(two.method)
+    assert isinstance(stage_one, StageOne)
+    assert isinstance(stage_two, StageTwo)
+    assert two.steps == 160_000
+    assert stage_two.schedule == WarmUp()
+    clipped = method == "da-vsn"
+    optimizer: OptimizerSpec = Sgd(learning_rate=5e-4)
+    assert stage_two.optimizer == (Clipped(optimizer, max_norm=1.0) if clipped else optimizer)
+    # Rates halfway: AdvEnt, DA-VSN and TPS decay over 250,000 steps and stop before.
+    rates = {
+        "advent": (120_000, 2.5e-4 * (1 - 60 / 250) ** 0.9),
+        "advent-tpl": (120_000, 2.5e-4 * (1 - 60 / 250) ** 0.9),
+        "pixmatch": (120_000, 2.5e-4 * 0.5**0.9),
+        "da-vsn": (120_000, 2.5e-4 * (1 - 60 / 250) ** 0.9),
+        "tps": (40_000, (1e-4 if benchmark == "viper" else 2.5e-4) * (1 - 20 / 250) ** 0.9),
+        "sfc-tpl": (120_000, 2.5e-4 * 0.5**0.9),
+    }
+    rate = stage_one.optimizer.optimizer.learning_rate if clipped else stage_one.optimizer.learning_rate  # type: ignore[attr-defined]  # all of these have one
+    assert (one.steps, rate * one.method.learning_rate_factor(one.steps // 2, one.steps)) == (
+        rates[method][0],
+        pytest.approx(rates[method][1]),
+    )
+    assert stage_one.train_bn is (method in ("pixmatch", "sfc-tpl"))
+
+
+def stage_of(method: Method[Any]) -> Stage:
+    inner = method.method if isinstance(method, Tpl) else method
+    assert isinstance(inner, StagedMethod)
+    return inner.stage
 
 
 @pytest.mark.parametrize("benchmark", ["viper", "synthia"])

@@ -2,8 +2,15 @@
 
 from training.recipe import NamedRecipe
 from training.recipes.demo import DEMO_RECIPES
+from training.recipes.demo_systems import DEMO_SYSTEM_RECIPES
 from training.recipes.paper import PAPER_RECIPES
+from training.recipes.paper_rivals import PAPER_RIVAL_RECIPES
 
 __all__ = ["RECIPES"]
 
-RECIPES: dict[str, NamedRecipe] = {**DEMO_RECIPES, **PAPER_RECIPES}
+RECIPES: dict[str, NamedRecipe] = {
+    **DEMO_RECIPES,
+    **DEMO_SYSTEM_RECIPES,
+    **PAPER_RECIPES,
+    **PAPER_RIVAL_RECIPES,
+}

@@ -41,6 +41,7 @@ PER_FRAME = PerFrameConfig(backbone="resnet10_slim", auxiliary=True)
 # A random merge layer takes thousands of steps to learn what the average of both branches is from the start.
 ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET, merge_start="average")
 STAGE_ONE = StageOne(PER_FRAME, optimizer=Adam(learning_rate=1e-3), schedule=Poly())
+ADAPTATION_STAGE_ONE = replace(STAGE_ONE, optimizer=Adam(learning_rate=5e-4))
 STAGE_TWO = StageTwo(ACCEL, optimizer=Adam(learning_rate=2e-4), schedule=Poly())
 STAGE_ONE_STEPS, ADAPTATION_STEPS, STAGE_TWO_STEPS = 1000, 200, 100
 FROM_STAGE_ONE = ("segmenter.net_ref", "segmenter.net_update")
@@ -81,7 +82,7 @@ _sfm = replace(
 _FLOW_TEACHER = {"teacher_flow": "demo-source-only:segmenter.flownet", "sfm": "demo-sfm:sfm"}
 _sfc_one = replace(
     _stage_one,
-    method=Sfc(replace(STAGE_ONE, optimizer=Adam(learning_rate=5e-4)), teacher_flow=FLOW_NET, flow_weight=0.005),
+    method=Sfc(ADAPTATION_STAGE_ONE, teacher_flow=FLOW_NET, flow_weight=0.005),
     steps=ADAPTATION_STEPS,
     start_from={"segmenter": "demo-source-only-one:segmenter", **_FLOW_TEACHER},
 )

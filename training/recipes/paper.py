@@ -11,139 +11,164 @@ Gao et al., Semantic-Flow Consistency (SFC), AAAI 2023. For BENCHMARK "viper" (V
     BENCHMARK-control*            both SFC stages with lambda_f = 0
     cityscapes-target-only*       both supervised stages on Cityscapes labels (of the viper benchmark)
 
-They start from two runs made by `training.convert`: `deeplab-init` (ImageNet) and `flying-chairs`. As in the released
-code, checkpoints are chosen by mean IoU on the target's validation labels; the last checkpoint lies beside the best.
+    BENCHMARK-dff-*, -da-vss-*    DFF and DA-VSS in place of Accel, source-only and with SFC, from the same stage one
+    BENCHMARK-da-vss-distortion   DA-VSS's distortion network, before either: 50,000 steps, of our choice
+    BENCHMARK-raft-*              RAFT in place of FlowNetS, in Accel and as the SFM: every stage but source-only-one
 """
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from training.data import CityscapesSeq, DataConfig, SynthiaSeq, Viper
-from training.data.clip import LabelledClip
-from training.methods.method import Method
+from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.optimization import WarmUp
 from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
 from training.methods.stage import StageOne, StageTwo
 from training.methods.supervised import Supervised
+from training.models.accel import AccelConfig
+from training.models.da_vss import DaVssConfig
+from training.models.dff import DffConfig
+from training.models.flownet_s import FlowNetSConfig
+from training.models.optical_flow import FlowNetConfig
+from training.models.raft import RaftConfig
+from training.models.video_segmenter import SegmenterConfig
 from training.recipe import NamedRecipe, Recipe
-from training.validation import SegmentationValidation, SfmValidation
+from training.recipes.benchmarks import (
+    BENCHMARKS,
+    FROM_IMAGENET,
+    RAFT_THINGS,
+    Benchmark,
+    accel_from,
+    benchmark_recipe,
+    in_both_branches,
+    one_branch_from,
+    teachers_of,
+)
+from training.validation import DistortionValidation, SfmValidation
 
-IMAGENET, FLYING_CHAIRS = "deeplab-init", "flying-chairs"  # runs that `training.convert` makes of official files
-BRANCHES = ("segmenter.net_ref", "segmenter.net_update")
-BACKBONE = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")  # of a DeepLab; its classifiers are drawn anew
-FROM_IMAGENET = {f"segmenter.segnet.{part}": f"{IMAGENET}:segmenter.segnet.{part}" for part in BACKBONE}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """A source and a target with one label space."""
-
-    source: DataConfig  # pairs, the last frame labelled
-    source_with_previous_labels: DataConfig
-    source_validation: DataConfig  # pairs, both frames labelled
-    target: CityscapesSeq
-    target_validation: CityscapesSeq
-
-
-VIPER_ROOT, SYNTHIA_ROOT, CITYSCAPES_ROOT = Path("data/VIPER"), Path("data/SYNTHIA"), Path("data/Cityscapes")
-_viper = Viper(root=VIPER_ROOT, every=10)
-_synthia = SynthiaSeq(root=SYNTHIA_ROOT)
-_cityscapes = CityscapesSeq(root=CITYSCAPES_ROOT)
-BENCHMARKS = {
-    "viper": Benchmark(
-        source=replace(_viper, previous_labels=False),
-        source_with_previous_labels=_viper,
-        source_validation=replace(_viper, split="val"),
-        target=_cityscapes,
-        target_validation=replace(_cityscapes, split="val", num_frames=2),
-    ),
-    "synthia": Benchmark(
-        source=replace(_synthia, previous_labels=False),
-        source_with_previous_labels=_synthia,
-        source_validation=_synthia,  # the benchmark has one video and no split
-        target=replace(_cityscapes, classes="synthia"),
-        target_validation=replace(_cityscapes, classes="synthia", split="val", num_frames=2),
-    ),
-}
-
-
-def _recipe(
-    benchmark: Benchmark,
-    method: Method[LabelledClip],
-    steps: int,
-    start_from: dict[str, str],
-    num_target_frames: int,
-) -> Recipe:
-    return Recipe(
-        method=method,
-        source=benchmark.source,
-        target=replace(benchmark.target, num_frames=num_target_frames),
-        validation=SegmentationValidation(data=benchmark.target_validation),
-        steps=steps,
-        start_from=start_from,
-    )
-
-
-def _accel_from(stage_one: str) -> dict[str, str]:
-    """Both branches from one run of stage one, whose classifier they keep; the flow network from Flying Chairs."""
-    return {
-        **dict.fromkeys(BRANCHES, f"{stage_one}:segmenter.segnet"),
-        "segmenter.flownet": f"{FLYING_CHAIRS}:flow_net",
-    }
+ACCEL, FLOW_NET = AccelConfig(), FlowNetSConfig()
+# A step looks at up to 30 pairs of masked frames: 12 refinements of each, as of the flow between frames, cost too much.
+RAFT_TEACHER = RaftConfig(iterations=6)
 
 
 def _source_only_one(benchmark: Benchmark) -> Recipe:
-    return _recipe(benchmark, Supervised(StageOne()), 80_000, FROM_IMAGENET, 2)
+    return benchmark_recipe(benchmark, Supervised(StageOne()), 80_000, FROM_IMAGENET)
 
 
-def _source_only(benchmark: Benchmark, stage_one: str) -> Recipe:
+def _source_only(benchmark: Benchmark, segmenter: SegmenterConfig, start_from: dict[str, str]) -> Recipe:
     # The released script sets the rate after the step, so the warm-up begins one step late.
-    method = Supervised(StageTwo(schedule=WarmUp(late=True)))
-    return _recipe(benchmark, method, 80_000, _accel_from(stage_one), 3)
+    method = Supervised(StageTwo(segmenter, schedule=WarmUp(late=True)))
+    return benchmark_recipe(benchmark, method, 80_000, start_from, num_target_frames=3)
 
 
-def _sfm(benchmark: Benchmark, source_only: str) -> Recipe:
-    start_from = dict.fromkeys(("sfm", "teacher_flow"), f"{source_only}:segmenter.flownet")
-    recipe = _recipe(benchmark, SfmPretraining(), 80_000, start_from, 2)
+def _sfm(benchmark: Benchmark, flow_net: FlowNetConfig, teacher: str) -> Recipe:
+    start_from = dict.fromkeys(("sfm", "teacher_flow"), teacher)
     return replace(
-        recipe,
+        benchmark_recipe(benchmark, SfmPretraining(flow_net), 80_000, start_from),
         source=benchmark.source_with_previous_labels,
         validation=SfmValidation(data=benchmark.source_validation),
         validate_every=4000,
     )
 
 
-def _sfc_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
-    teachers = {
-        "teacher_flow": f"{name}-source-only:segmenter.flownet",
-        "sfm": f"{name}-sfm:sfm",
+def _distortion(benchmark: Benchmark, stage_one: str, flow: str) -> Recipe:
+    start_from = {"segmenter": f"{stage_one}:segmenter", "flow_net": flow}
+    return replace(
+        benchmark_recipe(benchmark, DistortionPretraining(), 50_000, start_from),
+        validation=DistortionValidation(data=benchmark.source_validation),
+    )
+
+
+def _sfc_one(benchmark: Benchmark, flow_net: FlowNetConfig, flow_weight: float, teachers: dict[str, str]) -> Recipe:
+    method = Sfc(StageOne(), flow_net, flow_weight)
+    return benchmark_recipe(benchmark, method, 120_000, FROM_IMAGENET | teachers)
+
+
+def _sfc_two(benchmark: Benchmark, method: Sfc, start_from: dict[str, str]) -> Recipe:
+    return benchmark_recipe(benchmark, method, 160_000, start_from, num_target_frames=3)
+
+
+def _supervised_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
+    return {
+        f"{name}-one": NamedRecipe(f"{name}: stage one.", _source_only_one(benchmark)),
+        name: NamedRecipe(f"{name}: Accel.", _source_only(benchmark, ACCEL, accel_from(f"{name}-one"))),
     }
 
-    def stage_one(flow_weight: float) -> Recipe:
-        return _recipe(benchmark, Sfc(StageOne(), flow_weight=flow_weight), 120_000, FROM_IMAGENET | teachers, 2)
 
-    def stage_two(flow_weight: float, started: str) -> Recipe:
-        method = Sfc(StageTwo(), flow_weight=flow_weight)
-        return _recipe(benchmark, method, 160_000, _accel_from(started) | teachers, 3)
+def _sfc_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
+    teachers = teachers_of(name)
+
+    def stage_two(flow_weight: float, stage_one: str) -> Recipe:
+        return _sfc_two(benchmark, Sfc(StageTwo(), FLOW_NET, flow_weight), accel_from(stage_one) | teachers)
 
     return {
-        f"{name}-sfm": NamedRecipe(f"{name}: the segmentation-to-flow module.", _sfm(benchmark, f"{name}-source-only")),
-        f"{name}-sfc-one": NamedRecipe(f"{name}: SFC stage one.", stage_one(0.005)),
+        f"{name}-sfm": NamedRecipe(
+            f"{name}: the segmentation-to-flow module.",
+            _sfm(benchmark, FLOW_NET, f"{name}-source-only:segmenter.flownet"),
+        ),
+        f"{name}-sfc-one": NamedRecipe(f"{name}: SFC stage one.", _sfc_one(benchmark, FLOW_NET, 0.005, teachers)),
         f"{name}-accel-sfc": NamedRecipe(
             f"{name}: SFC stage two, the adapted Accel.", stage_two(0.001, f"{name}-sfc-one")
         ),
-        f"{name}-control-one": NamedRecipe(f"{name}: SFC stage one without the flow loss.", stage_one(0.0)),
+        f"{name}-control-one": NamedRecipe(
+            f"{name}: SFC stage one without the flow loss.", _sfc_one(benchmark, FLOW_NET, 0.0, teachers)
+        ),
         f"{name}-control": NamedRecipe(
             f"{name}: SFC stage two without the flow loss.", stage_two(0.0, f"{name}-control-one")
         ),
     }
 
 
-def _supervised_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
+def _propagation_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
+    """DFF and DA-VSS (Table 4), from the stage one that Accel starts from."""
+    distortion = f"{name}-da-vss-distortion"
+    recipes = {
+        distortion: NamedRecipe(
+            f"{name}: the distortion network of DA-VSS.",
+            _distortion(benchmark, f"{name}-source-only-one", f"{name}-source-only:segmenter.flownet"),
+        )
+    }
+    segmenters: dict[str, tuple[str, SegmenterConfig, dict[str, str]]] = {
+        "dff": ("DFF", DffConfig(), {}),
+        "da-vss": ("DA-VSS", DaVssConfig(), {"segmenter.dmnet": f"{distortion}:dmnet"}),
+    }
+    for key, (title, segmenter, others) in segmenters.items():
+        plain = _source_only(benchmark, segmenter, one_branch_from(f"{name}-source-only-one") | others)
+        recipes[f"{name}-{key}-source-only"] = NamedRecipe(f"{name}: {title} on the source.", plain)
+        adapted = _sfc_two(
+            benchmark,
+            Sfc(StageTwo(segmenter), FLOW_NET, 0.001),
+            one_branch_from(f"{name}-sfc-one") | others | teachers_of(name),
+        )
+        recipes[f"{name}-{key}-sfc"] = NamedRecipe(f"{name}: {title} with SFC.", adapted)
+    return recipes
+
+
+def _raft_recipes(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
+    """RAFT inside Accel and as the SFM (Table 5)."""
+    accel = AccelConfig(flow_net=RaftConfig())
+    teachers = {"teacher_flow": f"{name}-raft-source-only:segmenter.flownet", "sfm": f"{name}-raft-sfm:sfm"}
+
+    def start_from(stage_one: str) -> dict[str, str]:
+        return {**in_both_branches(stage_one), "segmenter.flownet": f"{RAFT_THINGS}:flow_net"}
+
     return {
-        f"{name}-one": NamedRecipe(f"{name}: stage one.", _source_only_one(benchmark)),
-        name: NamedRecipe(f"{name}: Accel.", _source_only(benchmark, f"{name}-one")),
+        f"{name}-raft-source-only": NamedRecipe(
+            f"{name}: Accel with RAFT on the source.",
+            _source_only(benchmark, accel, start_from(f"{name}-source-only-one")),
+        ),
+        f"{name}-raft-sfm": NamedRecipe(
+            f"{name}: RAFT as the segmentation-to-flow module.",
+            _sfm(benchmark, RAFT_TEACHER, teachers["teacher_flow"]),
+        ),
+        f"{name}-raft-sfc-one": NamedRecipe(
+            f"{name}: SFC stage one with RAFT.", _sfc_one(benchmark, RAFT_TEACHER, 0.005, teachers)
+        ),
+        f"{name}-raft-sfc": NamedRecipe(
+            f"{name}: SFC stage two, Accel with RAFT.",
+            _sfc_two(
+                benchmark, Sfc(StageTwo(accel), RAFT_TEACHER, 0.001), start_from(f"{name}-raft-sfc-one") | teachers
+            ),
+        ),
     }
 
 
@@ -151,10 +176,17 @@ def _on_target(benchmark: Benchmark) -> Benchmark:
     return replace(benchmark, source=replace(benchmark.target, num_frames=2))
 
 
+def _recipes_of(name: str, benchmark: Benchmark) -> dict[str, NamedRecipe]:
+    return {
+        **_supervised_recipes(f"{name}-source-only", benchmark),
+        **_sfc_recipes(name, benchmark),
+        **_propagation_recipes(name, benchmark),
+        **_raft_recipes(name, benchmark),
+    }
+
+
 PAPER_RECIPES: dict[str, NamedRecipe] = {
-    **_supervised_recipes("viper-source-only", BENCHMARKS["viper"]),
-    **_sfc_recipes("viper", BENCHMARKS["viper"]),
-    **_supervised_recipes("synthia-source-only", BENCHMARKS["synthia"]),
-    **_sfc_recipes("synthia", BENCHMARKS["synthia"]),
+    **_recipes_of("viper", BENCHMARKS["viper"]),
+    **_recipes_of("synthia", BENCHMARKS["synthia"]),
     **_supervised_recipes("cityscapes-target-only", _on_target(BENCHMARKS["viper"])),
 }

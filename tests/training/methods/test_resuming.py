@@ -19,6 +19,7 @@ from training.recipe import Recipe
 from training.run_directory import Run, load_checkpoint
 from training.trainer import train
 from training.validation import (
+    DistortionValidation,
     FlowValidation,
     SegmentationValidation,
     SfmValidation,
