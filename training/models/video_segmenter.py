@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from training.models.upsampling import upsample
 
 KeyState = tuple[Tensor, ...]  # what one stream carries from frame to frame: maps of (B, *, h, w), float32
-Levels = tuple[
-    Tensor, ...
-]  # class scores (B, C, h, w) of every classifier that training supervises, the main one first
+Levels = tuple[Tensor, ...]  # class scores (B, C, h, w) of each classifier that training supervises, the main one first
 
 
 class Motion(NamedTuple):
@@ -34,8 +32,8 @@ class VideoSegmenter(nn.Module):
     """Segments frame after frame of a video: reads the past through `KeyState` only.
 
     Frames are (B, 3, H, W) float32, RGB in 0..1, H and W multiples of 8; a model converts them to what its networks
-    take. Subclasses define `encode_key` and `propagate`; evaluation, export and serving speak in these two. Training also
-    asks for `level_logits`, where there is more than the main classifier, and for `around_backbones`.
+    take. Subclasses define `encode_key` and `propagate`; evaluation, export and serving speak in these two. Training
+    also asks for `level_logits`, where there is more than the main classifier, and for `around_backbones`.
     """
 
     num_classes: int
@@ -63,7 +61,7 @@ class VideoSegmenter(nn.Module):
         return (last.logits,)
 
     def around_backbones(self) -> tuple[nn.Module, ...]:
-        """What the second stage of SFC trains while the residual networks are fixed; nothing if there is no such part."""
+        """What the second stage of SFC trains while residual networks are fixed; nothing if there is no such part."""
         return ()
 
     def folded(self) -> "VideoSegmenter":
