@@ -300,10 +300,10 @@ def test_engines_whose_state_differs_are_not_kept(
     exported: Exported, runtime: TensorRTRuntime, engines: Path, gpu: Behaviour, name: str, factor: float
 ) -> None:
     variant = first_variant(exported.bundle)
-    if not variant.state:
-        pytest.skip("it has no state")
     prefix = "next_" if name == "step" else ""
     spoilt = {prefix + tensor.name for tensor in variant.state}
+    if not spoilt & {*variant.key.outputs, *variant.step.outputs}:
+        pytest.skip(f"its {name} graph leaves no state")
 
     def spoil(outputs: Arrays) -> Arrays:
         return {key: array * np.float32(factor) if key in spoilt else array for key, array in outputs.items()}
