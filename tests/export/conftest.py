@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import onnx
 import pytest
@@ -26,6 +26,7 @@ from training.models.deeplab import Classifier
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccel, SharedAccelConfig
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 from training.recipe import Recipe
 from training.run_directory import Run
@@ -36,10 +37,18 @@ SIZE = (64, 128)  # of the graphs
 SMALL_FLOW_NET = FlowNetSConfig(width=0.25)
 SMALL_PER_FRAME = PerFrameConfig(backbone="resnet10_slim")
 SMALL_ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=SMALL_FLOW_NET)
-SMALL: dict[str, SegmenterConfig] = {"per_frame": SMALL_PER_FRAME, "accel": SMALL_ACCEL}
+SMALL_SHARED_ACCEL = SharedAccelConfig(backbone="resnet10_slim", flow_net=SMALL_FLOW_NET)
+SMALL: dict[str, SegmenterConfig] = {
+    "per_frame": SMALL_PER_FRAME,
+    "accel": SMALL_ACCEL,
+    "shared_accel": SMALL_SHARED_ACCEL,
+}
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
     "per_frame": SupervisedStageOne(segmenter=SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3)),
     "accel": SupervisedStageTwo(segmenter=SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3)),
+    "shared_accel": SupervisedStageTwo(
+        segmenter=cast("AccelConfig", SMALL_SHARED_ACCEL), optimizer=Adam(learning_rate=1e-3)
+    ),
     "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
 }
 WORLD = World(size=(64, 64), num_clips=2)
@@ -79,6 +88,8 @@ def graphs(request: pytest.FixtureRequest, make_graphs: MakeGraphs) -> Graphs:
             if isinstance(module, FlowNet | Classifier):
                 for parameter in module.parameters():
                     nn.init.normal_(parameter, std=0.05 if isinstance(module, FlowNet) else 1.0)
+            if isinstance(module, SharedAccel):
+                nn.init.normal_(module.sf_layer.weight)  # or nothing of the past is seen
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0  # the statistics become those of the frames forwarded last
         segmenter.train()(torch.rand(4, 2, 3, *SIZE))

@@ -7,6 +7,7 @@ from training.models import SEGMENTERS
 from training.models.accel import AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.models.video_segmenter import SegmenterConfig
 from training.target_statistics import with_target_statistics
 
@@ -14,6 +15,7 @@ CPU = torch.device("cpu")
 SMALL: dict[str, SegmenterConfig] = {
     "per_frame": PerFrameConfig(backbone="resnet10_slim"),
     "accel": AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
+    "shared_accel": SharedAccelConfig(backbone="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
 }
 
 

@@ -5,6 +5,7 @@ from training.models.deeplab import BACKBONES
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNetConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.models.video_segmenter import SegmenterConfig
 
 __all__ = ["BACKBONES", "FLOW_NETS", "SEGMENTERS", "FlowNetConfig", "SegmenterConfig"]
@@ -12,6 +13,7 @@ __all__ = ["BACKBONES", "FLOW_NETS", "SEGMENTERS", "FlowNetConfig", "SegmenterCo
 SEGMENTERS: dict[str, type[SegmenterConfig]] = {
     "per_frame": PerFrameConfig,
     "accel": AccelConfig,
+    "shared_accel": SharedAccelConfig,
 }
 
 FLOW_NETS: dict[str, type[FlowNetConfig]] = {

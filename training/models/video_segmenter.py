@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from training.models.upsampling import upsample
 
 KeyState = tuple[Tensor, ...]  # what one stream carries from frame to frame: maps of (B, *, h, w), float32
-Levels = tuple[Tensor, ...]  # class scores (B, C, h, w) of every classifier that training supervises, the main one first
+Levels = tuple[Tensor, ...]  # class scores (B, C, h, w) of each classifier that training supervises, the main one first
 
 
 class Motion(NamedTuple):
@@ -22,7 +22,7 @@ class Motion(NamedTuple):
 class Propagation(NamedTuple):
     """What `propagate` makes of one frame."""
 
-    logits: Tensor  # (B, C, H / stride, W / stride), class scores
+    logits: Tensor  # (B, C, h, w), class scores: (H / stride, W / stride) pixels, or one more of each (`SharedAccel`)
     state: KeyState  # the state after this frame
     propagated_logits: Tensor  # like `logits`, their part that came along the flow: tells how stale the state is
     motion: Motion | None  # what it came along; None if nothing is carried from frame to frame
@@ -32,8 +32,8 @@ class VideoSegmenter(nn.Module):
     """Segments frame after frame of a video: reads the past through `KeyState` only.
 
     Frames are (B, 3, H, W) float32, RGB in 0..1, H and W multiples of 8; a model converts them to what its networks
-    take. Subclasses define `encode_key` and `propagate`; evaluation, export and serving speak in these two. Training also
-    asks for `level_logits`, where there is more than the main classifier, and for `around_backbones`.
+    take. Subclasses define `encode_key` and `propagate`; evaluation, export and serving speak in these two. Training
+    also asks for `level_logits`, where there is more than the main classifier, and for `around_backbones`.
     """
 
     num_classes: int
@@ -49,9 +49,9 @@ class VideoSegmenter(nn.Module):
         """Segments `frame` from the state left at `previous`, the frame right before it: the cheap branch."""
         raise NotImplementedError
 
-    def upsample(self, logits: Tensor) -> Tensor:
-        """Scores at the frame's resolution (B, C, H, W) from those of `propagate`."""
-        return upsample(logits, self.stride)
+    def upsample(self, logits: Tensor, stride: int = 1) -> Tensor:
+        """Scores (B, C, H / stride, W / stride) from those of `propagate`, which are no larger."""
+        return logits if stride == self.stride else upsample(logits, self.stride // stride)
 
     def level_logits(self, frames: Tensor) -> Levels:
         """Scores of the last of T >= 1 frames (B, T, 3, H, W), not enlarged; the first frame is the key frame."""
@@ -60,7 +60,7 @@ class VideoSegmenter(nn.Module):
         return (last.logits,)
 
     def around_backbones(self) -> tuple[nn.Module, ...]:
-        """What the second stage of SFC trains while the residual networks are fixed; nothing if there is no such part."""
+        """What the second stage of SFC trains while residual networks are fixed; nothing if there is no such part."""
         return ()
 
     def folded(self) -> "VideoSegmenter":

@@ -6,12 +6,14 @@ from training.models import SEGMENTERS
 from training.models.accel import Accel, AccelConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.models.upsampling import upsample
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 
 SMALL: dict[str, SegmenterConfig] = {
     "per_frame": PerFrameConfig(backbone="resnet10_slim"),
     "accel": AccelConfig(reference="resnet18", update="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
+    "shared_accel": SharedAccelConfig(backbone="resnet10_slim", flow_net=FlowNetSConfig(width=1 / 4)),
 }
 
 
@@ -34,7 +36,20 @@ def test_the_state_is_named_and_keeps_its_shape(segmenter: VideoSegmenter, frame
     assert len(segmenter.state_names) == len(state)
     assert [tensor.shape for tensor in propagation.state] == [tensor.shape for tensor in state]
     assert propagation.propagated_logits.shape == propagation.logits.shape
-    assert propagation.logits.shape[2:] == (32 // segmenter.stride, 32 // segmenter.stride)
+    assert segmenter.upsample(propagation.logits).shape == (2, 5, 32, 32)
+    assert segmenter.upsample(propagation.logits, stride=4).shape == (2, 5, 8, 8)
+
+
+@torch.no_grad()
+def test_every_level_has_scores_and_the_main_one_is_what_a_stream_gets(
+    segmenter: VideoSegmenter, frames: Tensor
+) -> None:
+    for num_frames in (1, 2, 3):
+        levels = segmenter.level_logits(frames[:, :num_frames])
+        assert len(levels) == segmenter.num_levels
+        assert len({scores.shape for scores in levels}) == 1
+        *_, last = segmenter.propagations(frames[:, :num_frames])
+        torch.testing.assert_close(levels[0], last.logits)
 
 
 @torch.no_grad()
