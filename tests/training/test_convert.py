@@ -28,6 +28,7 @@ from training.models.flownet_s import FlowNetSConfig
 from training.models.official_checkpoints import KindName
 from training.models.per_frame import PerFrameConfig
 from training.models.shared_accel import SharedAccelConfig
+from training.models.video_segmenter import SegmenterConfig
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.recipes.paper import FLYING_CHAIRS, IMAGENET
@@ -223,7 +224,8 @@ def test_da_vsn_and_tps_take_the_flow_network_of_a_run_with_its_width(
     conversion = convert(Options(path, tmp_path / "run", flow_net=f"{flow.folder}:flow_net"))
     run = read_run(tmp_path / "run")
     assert isinstance(run.recipe.method, SupervisedStageTwo)
-    assert run.recipe.method.segmenter == SharedAccelConfig("resnet10_slim", FlowNetSConfig(width=0.25))
+    expected: SegmenterConfig = SharedAccelConfig("resnet10_slim", FlowNetSConfig(width=0.25))
+    assert run.recipe.method.segmenter == expected
     segmenter = run.networks()["segmenter"].get_submodule("flownet").state_dict()
     trained = flow.networks()["flow_net"].state_dict()
     assert all(torch.equal(segmenter[part], value) for part, value in trained.items())
