@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export.graphs import key_graph, step_graph
+from export.graphs import key_graph, state_shapes, step_graph
 from export.to_onnx import export_bundle, main
 from export.variants import CPU, GPU
 from export.verify import VerificationError
@@ -78,11 +78,13 @@ def test_each_size_is_a_variant_once_and_lies_in_files_of_its_own(exported: Expo
 def test_the_manifest_wires_the_graphs(exported: Exported) -> None:
     segmenter = exported.run.networks()["segmenter"]
     assert isinstance(segmenter, VideoSegmenter)
-    names = segmenter.folded().state_names
+    folded = segmenter.folded()
+    names = folded.state_names
     for variant in exported.bundle.manifest.variants:
-        assert tuple(tensor.name for tensor in variant.state) == names
-        for tensor in variant.state:
-            assert tensor.shape == (15, variant.height // 4, variant.width // 4)
+        expected = state_shapes(folded, variant.height, variant.width)
+        assert [(tensor.name, tensor.shape) for tensor in variant.state] == [
+            (each.name, each.shape) for each in expected
+        ]
         assert variant.key.inputs == ("frame",)
         assert variant.key.outputs == names
         assert variant.step.inputs == ("frame", "previous_frame", *names)
@@ -96,11 +98,13 @@ def test_the_manifest_wires_the_graphs(exported: Exported) -> None:
 
 
 def test_the_files_say_what_they_are(exported: Exported) -> None:
+    segmenter = exported.run.networks()["segmenter"]
+    assert isinstance(segmenter, VideoSegmenter)
+    semantics = {} if segmenter.folded() is segmenter else {"flowseg.state_semantics": "merge_folded"}
     for variant in exported.bundle.manifest.variants:
         for kind, graph in (("key", variant.key), ("step", variant.step)):
             model = onnx.load(exported.bundle.path(graph))
             metadata = {entry.key: entry.value for entry in model.metadata_props}
-            semantics = {"flowseg.state_semantics": "merge_folded"} if variant.state else {}
             assert metadata == {"flowseg.name": "street", "flowseg.graph": kind} | semantics
 
 
