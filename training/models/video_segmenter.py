@@ -81,7 +81,9 @@ class VideoSegmenter(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Scores (B, C, H, W) of the last of T >= 1 frames (B, T, 3, H, W); the first one is the key frame."""
-        return self.upsample(self.level_logits(frames)[0])
+        for propagation in self.propagations(frames):
+            last = propagation
+        return self.upsample(last.logits)
 
     # nn.Module's call is untyped: state once what a segmenter returns.
     def __call__(self, frames: Tensor) -> Tensor:
