@@ -48,7 +48,8 @@ SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled cl
     "accel": SupervisedStageTwo(segmenter=SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3)),
     "shared_accel": SupervisedStageTwo(
         # in two steps it must learn enough that classes do not tie in half precision
-        segmenter=cast("AccelConfig", SMALL_SHARED_ACCEL), optimizer=Adam(learning_rate=1e-2)
+        segmenter=cast("AccelConfig", SMALL_SHARED_ACCEL),
+        optimizer=Adam(learning_rate=1e-2),
     ),
     "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
 }
