@@ -5,7 +5,8 @@ Between four neighbours interpolation is a weighted mean, so where all four pref
 does. The fast tail fills such cells with their class and interpolates only in the others, in a street a tenth to a
 sixth. If there are many of those it falls back to the plain tail, which is faster then.
 
-Its operators have results of a size that the scores decide: fit for CPUs, not for graphs on a GPU.
+Its operators have results of a size that the scores decide: fit for CPUs, not for graphs on a GPU. Where corners are
+aligned, s is no whole number and cells are not of one size: such graphs keep the plain tail.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ PREFIX = "fast_tail/"  # of the names of its nodes and values
 
 
 def with_fast_tail(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a step graph whose `labels` come from the fast tail.
+    """A copy of a step graph whose `labels` come from the fast tail; an unchanged copy where corners are aligned.
 
     Raises:
         ValueError: if `labels` are not the best class of bilinearly enlarged scores.
@@ -28,6 +29,8 @@ def with_fast_tail(model: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx.ModelProto.FromString(model.SerializeToString())
     tail = _plain_tail(model.graph)
     resize = tail[0]
+    if helper.get_node_attr_value(resize, "coordinate_transformation_mode") == b"align_corners":
+        return model
     scores, factor = resize.input[0], int(_scales(model.graph, resize)[-1])
     for node in tail:
         model.graph.node.remove(node)

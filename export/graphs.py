@@ -19,7 +19,6 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from serving.bundle import NEXT, RESULTS
-from training.models.upsampling import upsample
 from training.models.video_segmenter import KeyState, Motion, VideoSegmenter
 from training.models.warping import warp
 
@@ -68,7 +67,8 @@ class StepGraph(nn.Module):
             previous, state = _network_frame(past[0]), past[1:]
         step = self.segmenter.propagate(state, previous, current)
         labels = self.segmenter.upsample(step.logits).argmax(1)
-        probabilities = self._at_quarter_resolution(step.logits).softmax(1)
+        # A bundle's confidence is of quarter resolution, whatever the network's stride.
+        probabilities = self.segmenter.upsample(step.logits, stride=4).softmax(1)
         confidence = probabilities.amax(1)
         disagreement = step.propagated_logits.argmax(1) != step.logits.argmax(1)
         return (
@@ -80,11 +80,6 @@ class StepGraph(nn.Module):
             still_residual(current, previous) if step.motion is None else warp_residual(current, step.motion),
             *compress(step.state, advances(state, step.state)),
         )
-
-    def _at_quarter_resolution(self, logits: Tensor) -> Tensor:
-        """Scores (B, C, H / 4, W / 4): what a bundle's confidence is of, whatever the network's stride."""
-        factor = self.segmenter.stride // 4
-        return logits if factor == 1 else upsample(logits, factor)
 
 
 def advances(state: KeyState, next_state: KeyState) -> tuple[bool, ...]:

@@ -1,9 +1,10 @@
 """Turns an official checkpoint into a run directory: python -m training.convert OFFICIAL.pth --out RUN.
 
 Reads the DeepLab initialisation (ImageNet, COCO), the thin FlowNetS or RAFT (or an SFM, which has the same weights),
-stage one with labels alone or of SFC, PixMatch, Accel and SFC's stage two. The kind, the residual networks and the
-classes are read off the weights. The run can be evaluated and exported, and recipes whose runs lie beside it can start
-from it: --start-from.segmenter.flownet official-flow:flow_net.
+stage one with labels alone or of SFC, PixMatch, Accel, DA-VSN, TPS and SFC's stage two. The kind, the residual networks
+and the classes are read off the weights. The run can be evaluated and exported, and recipes whose runs lie beside it
+can start from it: --start-from.segmenter.flownet official-flow:flow_net. Checkpoints of DA-VSN and TPS have no flow
+network: give them that of another run, converted or trained, by --flow-net RUN:NETWORK.PART.
 
 The run is finished and was not trained here: its recipe names the method whose networks these are, one step, and
 stand-ins for the data, since a checkpoint has none. With VIPER's classes that is the embedded world; with SYNTHIA's,
@@ -38,6 +39,7 @@ from training.methods.sfc import Sfc
 from training.methods.stage import StageOne, StageTwo
 from training.methods.supervised import Supervised
 from training.models.accel import AccelConfig
+from training.models.flownet_s import FlowNetSConfig
 from training.models.official_checkpoints import (
     KINDS,
     KindName,
@@ -49,11 +51,14 @@ from training.models.official_checkpoints import (
     recognise_backbone,
     rename,
 )
+from training.models.optical_flow import FlowNetConfig
 from training.models.per_frame import PerFrameConfig
 from training.models.raft import RaftConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.recipe import Recipe
 from training.recipes.benchmarks import BENCHMARKS
 from training.run_directory import RunError, save_checkpoint, write_run_file
+from training.trained_flow_net import TrainedFlowNet, trained_flow_net
 from training.validation import FlowValidation, SegmentationValidation
 
 logger = logging.getLogger(__name__)
@@ -71,6 +76,8 @@ class Options:
     kind: KindName | Literal["auto"] = "auto"  # what the checkpoint is of; auto reads it off the names of its weights
     # benchmark whose classes the network tells apart; auto counts them, and takes viper for an initialisation
     classes: ClassesName | Literal["auto"] = "auto"
+    # RUN:NETWORK.PART of a trained flow network for a checkpoint of DA-VSN or TPS, which has none: a new one otherwise
+    flow_net: str | None = None
     live: bool = False  # of PixMatch, take the weights that were trained instead of their moving average
     seed: int = 0  # of the weights that a checkpoint lacks
     json: bool = False  # print what became of each weight as JSON on stdout instead of a table on stderr
@@ -85,6 +92,7 @@ class Conversion:
     kind: KindName
     mapped: dict[str, str]  # official name -> name in the run, NETWORK.PART
     dropped: tuple[str, ...]  # official names that have no place in the run
+    filled: tuple[str, ...]  # names in the run that come from --flow-net
     zeroed: tuple[str, ...]  # names in the run that this kind of checkpoint lacks; zero
     missing: tuple[str, ...]  # names in the run that this kind of checkpoint lacks; newly drawn
 
@@ -93,16 +101,17 @@ def convert(options: Options) -> Conversion:
     """Writes the run directory, whole or not at all.
 
     Raises:
-        RunError: if `options.out` exists or cannot be written.
+        RunError: if `options.out` exists or cannot be written, or `options.flow_net` cannot be read.
         ValueError: if the file is none of the checkpoints named above, or an option cannot take effect.
     """
     _require_new(options.out)
     document = read_checkpoint_file(options.checkpoint)
+    flow_net = None if options.flow_net is None else trained_flow_net(options.flow_net)
     try:
-        conversion, recipe, state = _converted(options, document)
+        conversion, recipe, state = _converted(options, document, flow_net)
     except ValueError as error:
         raise ValueError(f"{options.checkpoint} {error}") from error
-    _write_run(options.out, conversion, recipe, state)
+    _write_run(options, conversion, recipe, state)
     return conversion
 
 
@@ -115,31 +124,47 @@ def _require_new(folder: Path) -> None:
         raise RunError(f"{folder} exists: choose another --out or remove it")
 
 
-def _converted(options: Options, document: object) -> tuple[Conversion, Recipe, StateDict]:
+def _converted(
+    options: Options, document: object, flow_net: TrainedFlowNet | None
+) -> tuple[Conversion, Recipe, StateDict]:
     """Errors go on a sentence that the path begins."""
     official, is_pixmatch = contents(document, options.live)
     if options.live and not is_pixmatch:
         raise ValueError("holds no moving average of weights: leave out --live")
     detected = "pixmatch" if is_pixmatch else detect_kind(official)
     kind = detected if options.kind == "auto" else options.kind
+    if flow_net is not None and kind != "shared-accel":
+        raise ValueError(
+            f"is no checkpoint of DA-VSN or TPS but {kind}, which takes no other flow network: leave out --flow-net"
+        )
     renamed = rename(official, kind)
-    method = _method(kind, renamed.state)
+    method = _method(kind, renamed.state, FlowNetSConfig() if flow_net is None else flow_net.config)
     classes = _classes(options.classes, kind, count_classes(renamed.state))
     recipe = _recipe(method, classes, options.seed)
 
     torch.manual_seed(options.seed)
     networks = nn.ModuleDict(method.networks(LABEL_SPACES[classes].num_classes))
-    state, zeroed, missing = complete(renamed.state, networks.state_dict(), kind)
+    filling = {} if flow_net is None else {f"segmenter.flownet.{name}": value for name, value in flow_net.state.items()}
+    state, zeroed, missing = complete({**renamed.state, **filling}, networks.state_dict(), kind)
     if options.seed and not missing:
         raise ValueError("lacks no weight that would be drawn: leave out --seed")
     networks.load_state_dict(dict(state))
     sha256 = file_sha256(options.checkpoint)
-    conversion = Conversion(str(options.checkpoint), sha256, kind, renamed.mapped, renamed.dropped, zeroed, missing)
+    conversion = Conversion(
+        checkpoint=str(options.checkpoint),
+        sha256=sha256,
+        kind=kind,
+        mapped=renamed.mapped,
+        dropped=renamed.dropped,
+        filled=tuple(filling),
+        zeroed=zeroed,
+        missing=missing,
+    )
     return conversion, recipe, networks.state_dict()
 
 
-def _method(kind: KindName, state: StateDict) -> Method[Any]:
-    """The method whose networks a checkpoint has (names as in the run)."""
+def _method(kind: KindName, state: StateDict, flow_net: FlowNetConfig) -> Method[Any]:
+    """The method whose networks a checkpoint has (names as in the run); `flow_net` is for one that has none."""
     match kind:
         case "flownet-s":
             return FlowSupervision()
@@ -147,6 +172,9 @@ def _method(kind: KindName, state: StateDict) -> Method[Any]:
             return FlowSupervision(flow_net=RaftConfig())
         case "accel":
             return Supervised(StageTwo(_accel(state)))
+        case "shared-accel":
+            backbone = recognise_backbone(state, "segmenter.segnet")
+            return Supervised(StageTwo(SharedAccelConfig(backbone, flow_net)))
         case "sfc":
             return Sfc(StageTwo(_accel(state)))
         case "deeplab-init" | "stage-one" | "pixmatch":
@@ -203,7 +231,8 @@ def _recipe(method: Method[Any], classes: ClassesName, seed: int) -> Recipe:
     )
 
 
-def _write_run(folder: Path, conversion: Conversion, recipe: Recipe, state: StateDict) -> None:
+def _write_run(options: Options, conversion: Conversion, recipe: Recipe, state: StateDict) -> None:
+    folder = options.out
     networks: dict[str, dict[str, torch.Tensor]] = {}
     for path, value in state.items():
         network, _, name = path.partition(".")
@@ -211,7 +240,9 @@ def _write_run(folder: Path, conversion: Conversion, recipe: Recipe, state: Stat
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
-        origin = {"checkpoint": Path(conversion.checkpoint).name, "checkpoint_sha256": conversion.sha256}
+        origin = {"checkpoint": options.checkpoint.name, "checkpoint_sha256": conversion.sha256}
+        if options.flow_net is not None:
+            origin["flow_net"] = options.flow_net
         write_run_file(aside, f"official-{conversion.kind}", recipe, origin)
         save_checkpoint(aside / "last.pt", {"step": STEPS, "measures": {}, "networks": networks})
         aside.rename(folder)
@@ -229,6 +260,7 @@ def _table(conversion: Conversion) -> Table:
     for title, names in (
         ("converted", conversion.mapped.values()),
         ("dropped: no place here", conversion.dropped),
+        ("taken from --flow-net", conversion.filled),
         ("zero: not in the file, or unused there", conversion.zeroed),
         ("newly drawn: not in the file", conversion.missing),
     ):
@@ -254,7 +286,8 @@ def main() -> None:
             sys.stdout.write(json.dumps(asdict(conversion), indent=2) + "\n")
         else:
             Console(stderr=True).print(_table(conversion))
-        if remark := KINDS[conversion.kind].remark:
+        kind = KINDS[conversion.kind]
+        for remark in filter(None, (kind.remark, kind.drawn_remark if conversion.missing else "")):
             logger.warning("%s", remark)
         logger.info("wrote %s from %s", options.out, options.checkpoint)
 

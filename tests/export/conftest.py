@@ -29,6 +29,7 @@ from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccel, SharedAccelConfig
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 from training.recipe import Recipe
 from training.run_directory import Run
@@ -41,17 +42,21 @@ SMALL_PER_FRAME = PerFrameConfig(backbone="resnet10_slim")
 SMALL_ACCEL = AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=SMALL_FLOW_NET)
 SMALL_DFF = DffConfig(reference="resnet10_slim", flow_net=SMALL_FLOW_NET)
 SMALL_DA_VSS = DaVssConfig(reference="resnet10_slim", flow_net=SMALL_FLOW_NET, correction_width=0.25)
+SMALL_SHARED_ACCEL = SharedAccelConfig(backbone="resnet10_slim", flow_net=SMALL_FLOW_NET)
 SMALL: dict[str, SegmenterConfig] = {
     "per_frame": SMALL_PER_FRAME,
     "accel": SMALL_ACCEL,
     "dff": SMALL_DFF,
     "da_vss": SMALL_DA_VSS,
+    "shared_accel": SMALL_SHARED_ACCEL,
 }
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
     "per_frame": Supervised(StageOne(SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3))),
     "accel": Supervised(StageTwo(SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3))),
     "dff": Supervised(StageTwo(SMALL_DFF, optimizer=Adam(learning_rate=1e-3))),
     "da_vss": Supervised(StageTwo(SMALL_DA_VSS, optimizer=Adam(learning_rate=1e-3))),
+    # in two steps it must learn enough that classes do not tie in half precision
+    "shared_accel": Supervised(StageTwo(SMALL_SHARED_ACCEL, optimizer=Adam(learning_rate=1e-2))),
     "flow": FlowSupervision(flow_net=SMALL_FLOW_NET),
 }
 WORLD = World(size=(64, 64), num_clips=2)
@@ -91,6 +96,8 @@ def graphs(request: pytest.FixtureRequest, make_graphs: MakeGraphs) -> Graphs:
             if isinstance(module, FlowNet | Classifier):
                 for parameter in module.parameters():
                     nn.init.normal_(parameter, std=0.05 if isinstance(module, FlowNet) else 1.0)
+            if isinstance(module, SharedAccel):
+                nn.init.normal_(module.sf_layer.weight)  # or nothing of the past is seen
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0  # the statistics become those of the frames forwarded last
         segmenter.train()(torch.rand(4, 2, 3, *SIZE))

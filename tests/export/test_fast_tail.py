@@ -76,6 +76,14 @@ def test_the_fast_tail_gives_the_labels_of_the_plain_one(factor: int, batch: int
     assert (run(model, input=scores) == expected.numpy()).all()
 
 
+def test_a_tail_with_aligned_corners_stays_as_it_is() -> None:
+    model = plain_tail(4)
+    (resize,) = [node for node in model.graph.node if node.op_type == "Resize"]
+    (mode,) = [each for each in resize.attribute if each.name == "coordinate_transformation_mode"]
+    mode.s = b"align_corners"
+    assert with_fast_tail(model) == model
+
+
 def test_scores_that_change_everywhere_take_the_plain_tail_and_the_same_labels() -> None:
     scores = noise(2)
     assert share_of_mixed_cells(scores) > MAX_SHARE_OF_MIXED_CELLS

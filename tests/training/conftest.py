@@ -167,6 +167,11 @@ class OfficialStates:
         }
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
+    def shared_accel(self, counters: bool = True, classes: int = 15) -> dict[str, Tensor]:
+        """Of DA-VSN and of TPS: a DeepLab with both classifiers, and what fuses two frames; no flow network."""
+        fusion = self._draw({"sf_layer.weight": (classes, 2 * classes, 1, 1)})
+        return self.deeplab(counters=counters, classes=classes) | fusion
+
     def sfc(self) -> dict[str, Tensor]:
         """Of SFC's class of stage two."""
         teacher = {f"flownet_global.{name}": value for name, value in self.flow_net().items()}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from export import to_onnx
 from serving.bundle import read_bundle
+from tests.training.conftest import TINY_FLOW, Train
 from training import convert as command
 from training import evaluate
 from training.command_line import Machine
@@ -24,14 +25,18 @@ from training.methods.stage import StageTwo
 from training.methods.supervised import Supervised
 from training.models.accel import AccelConfig
 from training.models.deeplab import DeepLab
+from training.models.flownet_s import FlowNetSConfig
 from training.models.official_checkpoints import KindName
 from training.models.per_frame import PerFrameConfig
 from training.models.raft import RaftConfig
+from training.models.shared_accel import SharedAccelConfig
+from training.models.video_segmenter import SegmenterConfig
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.recipes.benchmarks import FLYING_CHAIRS, IMAGENET
 from training.run_directory import RunError, read_run, start_weights
 from training.train import train_with_prerequisites
+from training.validation import FlowValidation
 
 State = dict[str, Tensor]
 Official = Callable[..., State]
@@ -67,13 +72,13 @@ def pixmatch(official: Official) -> dict[str, object]:
     }
 
 
-def without_module(document: object) -> State:
-    return {name.removeprefix("module."): value for name, value in whole(document).items()}
+def without_module(state: State) -> State:
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def average(document: object) -> State:
     assert isinstance(document, dict)
-    return {name.removeprefix("module."): value for name, value in document["shadow"].items()}
+    return without_module(document["shadow"])
 
 
 CASES: dict[str, Case] = {
@@ -83,7 +88,9 @@ CASES: dict[str, Case] = {
         "deeplab-init", Supervised, whole,
     ),
     "flow": Case(lambda official: official("flow_net"), "flownet-s", FlowSupervision, whole),
-    "raft": Case(lambda official: prefixed("module.", official("raft")), "raft", FlowSupervision, without_module),
+    "raft": Case(lambda official: prefixed("module.", official("raft")), "raft", FlowSupervision,
+        lambda document: without_module(whole(document)),
+    ),
     "davss-flow": Case(lambda official: without_biases(official("flow_net")), "flownet-s", FlowSupervision, whole),
     "source-only": Case(
         lambda official: prefixed("segnet.", official("deeplab")), "stage-one", Supervised, whole
@@ -94,6 +101,11 @@ CASES: dict[str, Case] = {
     ),
     "pixmatch": Case(pixmatch, "pixmatch", Supervised, average),
     "accel": Case(lambda official: official("accel"), "accel", Supervised, whole),
+    "da-vsn": Case(lambda official: official("shared_accel"), "shared-accel", Supervised, whole),
+    "tps-of-synthia": Case(
+        lambda official: prefixed("module.", official("shared_accel", counters=False, classes=12)), "shared-accel",
+        Supervised, lambda document: without_module(whole(document)),
+    ),
     "sfc": Case(lambda official: official("sfc"), "sfc", Sfc, whole),
 }  # fmt: skip
 
@@ -130,7 +142,7 @@ def test_every_weight_lands_where_it_must(
     assert not any(found[ours].any() for ours in conversion.zeroed)
     assert {*conversion.mapped, *conversion.dropped} == set(weights)
     assert {*conversion.mapped.values(), *conversion.zeroed, *conversion.missing} == set(found)
-    assert bool(conversion.missing) == (name == "initialisation")
+    assert bool(conversion.missing) == (name in ("initialisation", "da-vsn", "tps-of-synthia"))
     assert sorted(path.name for path in run.folder.iterdir()) == ["last.pt", "run.json"]
 
 
@@ -205,6 +217,69 @@ def test_classes_are_counted(official: Official, save: Save, tmp_path: Path) -> 
     convert(Options(save(official("accel", classes=12)), tmp_path / "run"))
     run = read_run(tmp_path / "run")
     assert run.recipe.source.label_space.name == run.recipe.validation.data.label_space.name == "synthia-to-cityscapes"
+
+
+@pytest.mark.parametrize("name", ["da-vsn", "tps-of-synthia"])
+def test_da_vsn_and_tps_take_the_flow_network_of_a_run_with_its_width(
+    name: str, official: Official, save: Save, tmp_path: Path, train_tiny: Train
+) -> None:
+    method = FlowSupervision(flow_net=FlowNetSConfig(width=0.25))
+    flow = train_tiny("flow", method=method, source=TINY_FLOW, validation=FlowValidation(data=TINY_FLOW), steps=1)
+    path = save(CASES[name].make(official))
+    conversion = convert(Options(path, tmp_path / "run", flow_net=f"{flow.folder}:flow_net"))
+    run = read_run(tmp_path / "run")
+    assert isinstance(run.recipe.method, Supervised)
+    expected: SegmenterConfig = SharedAccelConfig("resnet10_slim", FlowNetSConfig(width=0.25))
+    assert run.recipe.method.stage.segmenter == expected
+    segmenter = run.networks()["segmenter"].get_submodule("flownet").state_dict()
+    trained = flow.networks()["flow_net"].state_dict()
+    assert all(torch.equal(segmenter[part], value) for part, value in trained.items())
+    assert set(conversion.filled) == {f"segmenter.flownet.{part}" for part in trained}
+    assert not conversion.missing
+    assert run.provenance["flow_net"] == f"{flow.folder}:flow_net"
+
+
+def test_the_flow_network_of_a_segmenter_will_do(official: Official, save: Save, tmp_path: Path) -> None:
+    state = official("sfc")
+    convert(Options(save(state), tmp_path / "sfc"))
+    path = save(official("shared_accel"))
+    convert(Options(path, tmp_path / "run", flow_net=f"{tmp_path / 'sfc'}:segmenter.flownet"))
+    weight = read_run(tmp_path / "run").networks()["segmenter"].get_parameter("flownet.conv6.0.weight")
+    assert torch.equal(weight, state["flownet.conv6.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("flow_net", "message"),
+    [
+        ("flying-chairs", "'flying-chairs' does not read RUN:NETWORK.PART: name a flow network as "),
+        ("none:flow_net", "there is no run at none: train one"),
+        ("{flow}:segmenter", "flow has no flow network 'segmenter': it has flow_net"),
+        ("{per_frame}:segmenter.segnet", "per_frame has no flow network 'segmenter.segnet': it has none at all"),
+        ("{unfinished}:flow_net", "unfinished is not finished: go on with its training, or take another run's"),
+    ],
+)
+def test_a_flow_network_that_is_not_there_is_named(
+    flow_net: str, message: str, official: Official, save: Save, tmp_path: Path
+) -> None:
+    runs = {name: tmp_path / name for name in ("flow", "per_frame", "unfinished")}
+    convert(Options(save(official("deeplab")), runs["per_frame"]))
+    for name in ("flow", "unfinished"):
+        convert(Options(save(official("flow_net")), runs[name]))
+    (runs["unfinished"] / "last.pt").unlink()
+    path = save(official("shared_accel"))
+    with pytest.raises(ValueError, match=message):
+        convert(Options(path, tmp_path / "run", flow_net=flow_net.format(**runs)))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["source-only", "accel", "flow"])
+def test_what_has_no_place_for_a_flow_network_takes_none(
+    name: str, official: Official, save: Save, tmp_path: Path
+) -> None:
+    convert(Options(save(official("flow_net")), tmp_path / "flow"))
+    path = save(CASES[name].make(official))
+    with pytest.raises(ValueError, match=f"DA-VSN or TPS but {CASES[name].kind}, which takes .*: leave out --flow-net"):
+        convert(Options(path, tmp_path / "run", flow_net=f"{tmp_path / 'flow'}:flow_net"))
 
 
 def test_recipes_start_from_converted_runs(official: Official, save: Save, tmp_path: Path, tiny_recipe: Recipe) -> None:
@@ -319,10 +394,15 @@ BAD: dict[str, tuple[Callable[[Official], object], dict[str, object], str]] = {
     ),
     "half-of-sfc": (lambda o: {**o("accel"), "SFM.conv1.0.bias": torch.zeros(24)}, {}, "it lacks teacher_flow"),
     "other-kind": (lambda o: o("flow_net"), {"kind": "accel"}, "has no segmenter.net_ref: is this the right kind"),
-    "da-vsn": (
-        lambda o: {**o("deeplab"), "sf_layer.weight": torch.zeros(15, 30, 1, 1)},
+    "fusion-of-other-classes": (
+        lambda o: {**o("shared_accel"), "sf_layer.weight": torch.zeros(12, 24, 1, 1)},
         {},
-        "is a checkpoint of DA-VSN",
+        "is no shared-accel as the official one: segmenter.sf_layer.weight has shape .12, 24, 1, 1., expected is .15,",
+    ),
+    "half-of-da-vsn": (
+        lambda o: {**o("deeplab", auxiliary=False), "sf_layer.weight": torch.zeros(15, 30, 1, 1)},
+        {},
+        "is no complete shared-accel: it lacks segmenter.segnet.layer5",
     ),
     "raft-small": (
         lambda o: {"module.fnet.conv1.weight": torch.zeros(32, 3, 7, 7)},
@@ -399,6 +479,19 @@ def test_the_command_says_how_pixmatch_differs(
     monkeypatch.setattr(sys, "argv", ["convert", str(save(pixmatch(official))), "--out", str(tmp_path / "run")])
     command.main()
     assert any("ceil_mode" in message for message in caplog.messages)
+
+
+def test_the_command_says_what_a_random_flow_network_means(
+    official: Official, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert(Options(save(official("flow_net")), tmp_path / "flow"))
+    path = save(official("shared_accel"))
+    for out, *options in (("drawn",), ("given", "--flow-net", f"{tmp_path / 'flow'}:flow_net")):
+        caplog.clear()
+        monkeypatch.setattr(sys, "argv", ["convert", str(path), "--out", str(tmp_path / out), *options])
+        command.main()
+        assert any("FlowNet2" in message for message in caplog.messages)
+        assert any("--flow-net runs/" in message for message in caplog.messages) == (not options)
 
 
 def test_the_command_ends_with_status_2(

@@ -9,6 +9,7 @@ from training.models.da_vss import DaVss, DaVssConfig
 from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.models.video_segmenter import SegmenterConfig
 from training.target_statistics import with_target_statistics
 
@@ -19,6 +20,7 @@ SMALL: dict[str, SegmenterConfig] = {
     "accel": AccelConfig(reference="resnet10_slim", update="resnet10_slim", flow_net=FLOW_NET),
     "dff": DffConfig(reference="resnet10_slim", flow_net=FLOW_NET),
     "da_vss": DaVssConfig(reference="resnet10_slim", flow_net=FLOW_NET, correction_width=1 / 4),
+    "shared_accel": SharedAccelConfig(backbone="resnet10_slim", flow_net=FLOW_NET),
 }
 
 

@@ -42,9 +42,10 @@ def stage_two_groups(segmenter: VideoSegmenter) -> list[ParameterGroup]:
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """Makes every BatchNorm use its running statistics and leave them as they are, until the next `train()`."""
+    """Makes every BatchNorm that is not trained use its running statistics and leave them, until the next `train()`."""
     for norm in _norms(network):
-        norm.eval()
+        if not norm.weight.requires_grad:
+            norm.eval()
 
 
 def _norms(network: nn.Module) -> Iterator[nn.BatchNorm2d]:

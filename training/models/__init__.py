@@ -8,6 +8,7 @@ from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNetConfig
 from training.models.per_frame import PerFrameConfig
 from training.models.raft import RaftConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.models.video_segmenter import SegmenterConfig
 
 __all__ = ["BACKBONES", "FLOW_NETS", "SEGMENTERS", "FlowNetConfig", "SegmenterConfig"]
@@ -17,6 +18,7 @@ SEGMENTERS: dict[str, type[SegmenterConfig]] = {
     "accel": AccelConfig,
     "dff": DffConfig,
     "da_vss": DaVssConfig,
+    "shared_accel": SharedAccelConfig,
 }
 
 FLOW_NETS: dict[str, type[FlowNetConfig]] = {

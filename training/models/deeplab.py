@@ -2,7 +2,9 @@
 
 Chen et al., DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution and Fully Connected
 CRFs, TPAMI 2018; auxiliary classifier as in Tsai et al., CVPR 2018. Names of weights, `ceil_mode=False` in the
-pooling and one classifier per level follow the official SFC code. Scores come out at 1/8 resolution.
+pooling and one classifier per level follow the official SFC code. Scores come out at 1/8 resolution. ADVENT and those
+after it pool with `ceil_mode=True`: one more row and column, so that pixel 8 i of the frame is pixel i of the scores up
+to the frame's border.
 """
 
 from collections.abc import Callable
@@ -39,17 +41,18 @@ DILATIONS = (1, 1, 2, 4)
 
 
 class DeepLab(nn.Module):
-    """Class scores (B, C, H / 8, W / 8) of single frames."""
+    """Class scores (B, C, h, w) of single frames, (H / 8, W / 8) or, with `ceil_mode`, (H / 8 + 1, W / 8 + 1)."""
 
     sensitive_layers = ("conv1", "layer5", "layer6")  # lose too much in 8-bit integers: the stem and the classifiers
 
-    def __init__(self, backbone: BackboneName, num_classes: int, auxiliary: bool) -> None:
+    def __init__(self, backbone: BackboneName, num_classes: int, auxiliary: bool, ceil_mode: bool = False) -> None:
         """Draws new weights.
 
         Args:
             backbone: Name of the residual network.
             num_classes: C.
             auxiliary: Adds a second classifier on layer3 ("multi-level"), which only training uses.
+            ceil_mode: Pools as ADVENT does: maps have one more row and column.
         """
         super().__init__()
         spec = BACKBONES[backbone]
@@ -68,13 +71,14 @@ class DeepLab(nn.Module):
             self.layer5 = Classifier(block.expansion * spec.widths[2], num_classes)
         self.layer6 = Classifier(channels, num_classes)
         self.auxiliary = auxiliary
+        self.ceil_mode = ceil_mode
         self.training_trunk: Trunk = trunk  # in training mode, in whose place `training.acceleration` puts faster ones
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
 
     def features(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """What layer3 and layer4 make of a frame (B, 3, H, W), RGB in 0..1: two maps at 1/8 resolution."""
+        """What layer3 and layer4 make of a frame (B, 3, H, W), RGB in 0..1: two maps of the scores' size."""
         return self.training_trunk(self, frame) if self.training else trunk(self, frame)
 
     def forward(self, frame: Tensor) -> Tensor:
@@ -100,7 +104,8 @@ Trunk = Callable[[DeepLab, Tensor], tuple[Tensor, Tensor]]
 def trunk(network: DeepLab, frame: Tensor) -> tuple[Tensor, Tensor]:
     """See `DeepLab.features`."""
     stem = F.relu(network.bn1(network.conv1(segmentation_input(frame))), inplace=True)
-    shallow = network.layer2(network.layer1(F.max_pool2d(stem, 3, stride=2, padding=1)))
+    pooled = F.max_pool2d(stem, 3, stride=2, padding=1, ceil_mode=network.ceil_mode)
+    shallow = network.layer2(network.layer1(pooled))
     middle: Tensor = network.layer3(shallow)
     deep: Tensor = network.layer4(middle)
     return middle, deep

@@ -2,8 +2,8 @@
 
 Converted weights are named as `Recipe.start_from` names parts: NETWORK.PART, such as segmenter.net_ref.conv1.weight.
 Everything here is a pure function of state dicts. What a file does not hold is an error unless its kind says otherwise:
-the classifiers of an initialisation are drawn anew; counters that old files lack, and biases that DAVSS's flow
-network has none of, are zero.
+the classifiers of an initialisation, and the flow network of DA-VSN and TPS, are drawn anew; counters that old files
+lack, and biases that DAVSS's flow network has none of, are zero.
 
 PixMatch's classifiers return inside their loop, so two of the four convolutions were neither trained nor used. They
 are dropped, and zero here, where all four are summed; `stage-one` instead of `pixmatch` would keep them.
@@ -21,7 +21,7 @@ from torch import Tensor
 from training.models.deeplab import BACKBONES, BackboneName, DeepLab
 
 StateDict = Mapping[str, Tensor]
-KindName = Literal["deeplab-init", "flownet-s", "raft", "stage-one", "pixmatch", "accel", "sfc"]
+KindName = Literal["deeplab-init", "flownet-s", "raft", "stage-one", "pixmatch", "accel", "shared-accel", "sfc"]
 COUNTERS = r".*\.num_batches_tracked"  # nothing reads them; torch before 0.4.1 did not write them
 CLASSIFIERS = r".*\.layer[56]\..*"
 FLOW_BIASES = r"flow_net\.(deconv\d\.0|upsample_flow\dto\d)\.bias"  # DAVSS's flow network has none
@@ -38,6 +38,7 @@ class Kind:
     zeroed: str = COUNTERS  # names here that a file may lack; zero then
     drawn: str = ""  # names here that a file may lack; newly drawn then
     remark: str = ""  # what a user should know of the converted network
+    drawn_remark: str = ""  # what a user should know of it if weights were drawn
 
 
 _ACCEL = (
@@ -61,18 +62,25 @@ KINDS: dict[KindName, Kind] = {
         remark="PixMatch pools with ceil_mode and aligns corners, this network does neither: scores differ a little",
     ),
     "accel": Kind("Accel", _ACCEL, _AUXILIARY),
+    "shared-accel": Kind(
+        "DA-VSN or TPS", (("sf_layer.", "segmenter.sf_layer."), ("", "segmenter.segnet.")),
+        drawn=r"segmenter\.flownet\..*",
+        remark="DA-VSN and TPS took their flow from FlowNet2: along that of another network scores differ a little",
+        drawn_remark="the checkpoint has no flow network, so the past comes along the flow of a random one: give a"
+        " trained one, such as --flow-net runs/flying-chairs:flow_net",
+    ),
     "sfc": Kind(
         "SFC stage two", (*_ACCEL, ("flownet_global.", "teacher_flow."), ("SFM.", "sfm.")), _AUXILIARY
     ),
 }  # fmt: skip
 UNSUPPORTED: tuple[tuple[str, str], ...] = (  # start of a name that tells a network, and the network
-    (r"sf_layer\.", "DA-VSN or TPS"),
     (r"upsampled_flow6_to_5\.", "the full-width FlowNetS of FlowNetPytorch"),
 )
 TELLING: tuple[tuple[str, KindName], ...] = (  # start of a name that tells a kind; the first that occurs decides
     (r"Scale\.", "deeplab-init"),
     (r"SFM\.", "sfc"),
     (r"net_(ref|update)\.", "accel"),
+    (r"sf_layer\.", "shared-accel"),
     (r"predict_flow2\.", "flownet-s"),
     (r"(fnet|cnet|update_block)\.", "raft"),
     (r"(segnet\.)?layer6\.conv2d_list\.", "stage-one"),

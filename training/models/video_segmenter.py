@@ -22,7 +22,7 @@ class Motion(NamedTuple):
 class Propagation(NamedTuple):
     """What `propagate` makes of one frame."""
 
-    logits: Tensor  # (B, C, H / stride, W / stride), class scores
+    logits: Tensor  # (B, C, h, w), class scores: (H / stride, W / stride) pixels, or one more of each (`SharedAccel`)
     state: KeyState  # the state after this frame
     propagated_logits: Tensor  # like `logits`, their part that came along the flow: tells how stale the state is
     motion: Motion | None  # what it came along; None if nothing is carried from frame to frame
@@ -50,9 +50,9 @@ class VideoSegmenter(nn.Module):
         """Segments `frame` from the state left at `previous`, the frame right before it: the cheap branch."""
         raise NotImplementedError
 
-    def upsample(self, logits: Tensor) -> Tensor:
-        """Scores at the frame's resolution (B, C, H, W) from those of `propagate`."""
-        return upsample(logits, self.stride)
+    def upsample(self, logits: Tensor, stride: int = 1) -> Tensor:
+        """Scores (B, C, H / stride, W / stride) from those of `propagate`, which are no larger."""
+        return logits if stride == self.stride else upsample(logits, self.stride // stride)
 
     def level_logits(self, frames: Tensor) -> Levels:
         """Scores of the last of T >= 1 frames (B, T, 3, H, W), not enlarged; the first frame is the key frame."""
@@ -82,7 +82,9 @@ class VideoSegmenter(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Scores (B, C, H, W) of the last of T >= 1 frames (B, T, 3, H, W); the first one is the key frame."""
-        return self.upsample(self.level_logits(frames)[0])
+        for propagation in self.propagations(frames):
+            last = propagation
+        return self.upsample(last.logits)
 
     # nn.Module's call is untyped: state once what a segmenter returns.
     def __call__(self, frames: Tensor) -> Tensor:

@@ -119,6 +119,20 @@ def test_accel_loses_auxiliary_classifiers_and_what_is_not_its(official: Officia
     assert count_classes(renamed.state) == 15
 
 
+def test_da_vsn_and_tps_bring_one_deeplab_and_the_fusion_but_no_flow_network(official: Official) -> None:
+    state = official("shared_accel")
+    assert detect_kind(state) == "shared-accel"
+    renamed = rename(state, "shared-accel")
+    assert not renamed.dropped
+    assert renamed.mapped["sf_layer.weight"] == "segmenter.sf_layer.weight"
+    assert renamed.mapped["layer5.conv2d_list.3.bias"] == "segmenter.segnet.layer5.conv2d_list.3.bias"
+    assert recognise_backbone(renamed.state, "segmenter.segnet") == "resnet10_slim"
+    new = {**renamed.state, **prefixed("segmenter.flownet.", official("flow_net"))}
+    completed = complete(renamed.state, new, "shared-accel")
+    assert len(completed.missing) == 46
+    assert not completed.zeroed
+
+
 def test_sfc_brings_its_teacher_and_its_sfm(official: Official) -> None:
     state = official("sfc")
     assert detect_kind(state) == "sfc"
@@ -132,7 +146,6 @@ def test_sfc_brings_its_teacher_and_its_sfm(official: Official) -> None:
 @pytest.mark.parametrize(
     ("names", "network"),
     [
-        (["conv1.weight", "layer6.conv2d_list.0.weight", "sf_layer.weight"], "DA-VSN or TPS"),
         (["conv1.0.weight", "predict_flow2.weight", "upsampled_flow6_to_5.weight"], "the full-width FlowNetS"),
     ],
 )

@@ -8,6 +8,7 @@ from training.models.da_vss import DaVssConfig
 from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
+from training.models.shared_accel import SharedAccelConfig
 from training.models.upsampling import upsample
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 
@@ -17,6 +18,7 @@ SMALL: dict[str, SegmenterConfig] = {
     "accel": AccelConfig(reference="resnet18", update="resnet10_slim", flow_net=FLOW_NET),
     "dff": DffConfig(reference="resnet10_slim", flow_net=FLOW_NET),
     "da_vss": DaVssConfig(reference="resnet10_slim", flow_net=FLOW_NET, correction_width=1 / 4),
+    "shared_accel": SharedAccelConfig(backbone="resnet10_slim", flow_net=FLOW_NET),
 }
 
 
@@ -39,7 +41,20 @@ def test_the_state_is_named_and_keeps_its_shape(segmenter: VideoSegmenter, frame
     assert len(segmenter.state_names) == len(state)
     assert [tensor.shape for tensor in propagation.state] == [tensor.shape for tensor in state]
     assert propagation.propagated_logits.shape == propagation.logits.shape
-    assert propagation.logits.shape[2:] == (32 // segmenter.stride, 32 // segmenter.stride)
+    assert segmenter.upsample(propagation.logits).shape == (2, 5, 32, 32)
+    assert segmenter.upsample(propagation.logits, stride=4).shape == (2, 5, 8, 8)
+
+
+@torch.no_grad()
+def test_every_level_has_scores_and_the_main_one_is_what_a_stream_gets(
+    segmenter: VideoSegmenter, frames: Tensor
+) -> None:
+    for num_frames in (1, 2, 3):
+        levels = segmenter.level_logits(frames[:, :num_frames])
+        assert len(levels) == segmenter.num_levels
+        assert len({scores.shape for scores in levels}) == 1
+        *_, last = segmenter.propagations(frames[:, :num_frames])
+        torch.testing.assert_close(levels[0], last.logits)
 
 
 @torch.no_grad()
