@@ -20,7 +20,9 @@ from training.methods.optimization import (
 )
 from training.methods.parameter_groups import freeze_statistics, stage_one_groups, stage_two_groups
 from training.models.accel import AccelConfig
+from training.models.da_vss import DaVssConfig
 from training.models.deeplab import DeepLab
+from training.models.flownet_s import FlowNetSConfig
 
 
 def _parameter() -> nn.Parameter:
@@ -139,3 +141,16 @@ def test_stage_one_can_leave_every_batch_norm_alone() -> None:
     assert left_out == {name for name, each in network.named_parameters() if not each.requires_grad}
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(left_out) == 2 * len(norms)
+
+
+def test_frozen_statistics_are_those_of_networks_that_are_not_trained() -> None:
+    flow_net = FlowNetSConfig(width=1 / 4)
+    segmenter = DaVssConfig("resnet10_slim", flow_net, correction_width=1 / 8).build(4).train()
+    stage_two_groups(segmenter)
+    freeze_statistics(segmenter)
+    in_training = {
+        name.split(".")[0]
+        for name, module in segmenter.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.training
+    }
+    assert in_training == {"cfnet"}
