@@ -107,7 +107,7 @@ def test_stage_two_trains_merge_flow_and_classifiers() -> None:
 
 
 def test_frozen_statistics_do_not_move_until_training_is_set_again() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).train()
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).train().requires_grad_(False)
     freeze_statistics(network)
     before = network.get_buffer("1.running_mean").clone()
     network(torch.rand(1, 3, 4, 4))
