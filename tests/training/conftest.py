@@ -2,6 +2,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from training.command_line import Machine
 from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
-from training.methods.method import Networks, Update
+from training.methods.method import Method, Networks, Update
 from training.methods.optimization import Adam
 from training.methods.stage import StageOne
 from training.methods.supervised import Supervised
@@ -24,7 +25,7 @@ TINY = World(look="source", size=(64, 64), num_clips=4, num_frames=2)
 TINY_FLOW = WorldFlow(look="source", size=(64, 64), num_clips=2)
 
 Train = Callable[..., Run]
-CrashAfter = Callable[[int], contextlib.AbstractContextManager[None]]
+CrashAfter = Callable[..., contextlib.AbstractContextManager[None]]
 
 
 def no_prerequisites(name: str) -> Run:
@@ -226,13 +227,13 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def crash_after(monkeypatch: pytest.MonkeyPatch) -> CrashAfter:
-    """Ends supervised trainings in this `with` block by KeyboardInterrupt after some steps."""
+    """Ends trainings, supervised if no method is named, in this `with` block by KeyboardInterrupt after some steps."""
 
     @contextlib.contextmanager
-    def crash(num_steps: int) -> Iterator[None]:
-        real_updates, steps_left = Supervised.updates, num_steps
+    def crash(num_steps: int, kind: type[Method[Any]] = Supervised) -> Iterator[None]:
+        real_updates, steps_left = kind.updates, num_steps
 
-        def crashing(method: Supervised, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
+        def crashing(method: Method[Any], networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
             nonlocal steps_left
             if steps_left == 0:
                 raise KeyboardInterrupt
@@ -240,7 +241,7 @@ def crash_after(monkeypatch: pytest.MonkeyPatch) -> CrashAfter:
             yield from real_updates(method, networks, source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Supervised, "updates", crashing)
+            patch.setattr(kind, "updates", crashing)
             with pytest.raises(KeyboardInterrupt):
                 yield
 

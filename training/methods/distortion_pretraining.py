@@ -19,11 +19,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from training.data.clip import Clip, LabelledClip
-from training.methods.method import Method, Networks, Update
-from training.methods.optimization import Adam, OptimizerSpec, ParameterGroup, Schedule, StepDecay
+from training.methods.method import Networks, Update
+from training.methods.optimization import Adam, OptimizerSpec, Schedule, StepDecay
+from training.methods.pretraining import Pretraining
 from training.models.da_vss import at_quarter_resolution
 from training.models.distortion import DistortionMap
 from training.models.flownet_s import FlowNetSConfig
@@ -44,8 +44,10 @@ class Example(NamedTuple):
 
 
 @dataclass(eq=False)
-class DistortionPretraining(Method[LabelledClip]):
+class DistortionPretraining(Pretraining[LabelledClip]):
     """Trains "dmnet" with the frozen "segmenter" of stage one and "flow_net"; the target is not looked at."""
+
+    trained = "dmnet"
 
     segmenter: PerFrameConfig = field(default_factory=PerFrameConfig)  # the network that DA-VSS has on key frames
     flow_net: FlowNetConfig = field(default_factory=FlowNetSConfig)  # flow network between consecutive frames
@@ -61,18 +63,6 @@ class DistortionPretraining(Method[LabelledClip]):
             "segmenter": self.segmenter.build(num_classes),
             "flow_net": self.flow_net.build(),
         }
-
-    def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
-        """See `Method.optimizers`."""
-        return {"dmnet": self.optimizer.build([ParameterGroup(list(networks["dmnet"].parameters()))])}
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
-    def num_target_frames(self) -> int:
-        """See `Method.num_target_frames`."""
-        return 0
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source's frames."""

@@ -10,19 +10,21 @@ from typing import cast
 
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from training.data.clip import Clip, FlowClip
 from training.methods.losses import end_point_error, weighted_mean
-from training.methods.method import Method, Networks, Update
-from training.methods.optimization import Adam, OptimizerSpec, ParameterGroup, Poly, Schedule
+from training.methods.method import Networks, Update
+from training.methods.optimization import Adam, OptimizerSpec, Poly, Schedule
+from training.methods.pretraining import Pretraining
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet, FlowNetConfig
 
 
 @dataclass(eq=False)
-class FlowSupervision(Method[FlowClip]):
+class FlowSupervision(Pretraining[FlowClip]):
     """Trains a flow network from scratch; the target domain is not looked at."""
+
+    trained = "flow_net"
 
     flow_net: FlowNetConfig = field(default_factory=FlowNetSConfig)  # the network
     optimizer: OptimizerSpec = field(default_factory=lambda: Adam(learning_rate=5e-4))  # of the flow network
@@ -32,18 +34,6 @@ class FlowSupervision(Method[FlowClip]):
         """See `Method.networks`."""
         del num_classes
         return {"flow_net": self.flow_net.build()}
-
-    def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
-        """See `Method.optimizers`."""
-        return {"flow_net": self.optimizer.build([ParameterGroup(list(networks["flow_net"].parameters()))])}
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
-    def num_target_frames(self) -> int:
-        """See `Method.num_target_frames`."""
-        return 0
 
     def updates(self, networks: Networks, source: FlowClip, target: Clip) -> Iterator[Update]:
         """One step on the source."""

@@ -14,19 +14,21 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from torch.optim import Optimizer
 
 from training.data.clip import IGNORE, Clip, LabelledClip
 from training.methods.losses import label_flow_loss
-from training.methods.method import Method, Networks, Update
-from training.methods.optimization import Adam, Constant, OptimizerSpec, ParameterGroup, Schedule
+from training.methods.method import Networks, Update
+from training.methods.optimization import Adam, Constant, OptimizerSpec, Schedule
+from training.methods.pretraining import Pretraining
 from training.models.flownet_s import FlowNetSConfig
 from training.models.optical_flow import FlowNet, FlowNetConfig
 
 
 @dataclass(eq=False)
-class SfmPretraining(Method[LabelledClip]):
+class SfmPretraining(Pretraining[LabelledClip]):
     """Trains "sfm" to agree with the frozen "teacher_flow"; the target domain is not looked at."""
+
+    trained = "sfm"
 
     flow_net: FlowNetConfig = field(default_factory=FlowNetSConfig)  # the SFM, and the flow network that teaches it
     optimizer: OptimizerSpec = field(default_factory=lambda: Adam(learning_rate=1e-4, weight_decay=4e-4))  # of the SFM
@@ -36,18 +38,6 @@ class SfmPretraining(Method[LabelledClip]):
         """See `Method.networks`."""
         del num_classes
         return {"sfm": self.flow_net.build(), "teacher_flow": self.flow_net.build()}
-
-    def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
-        """See `Method.optimizers`."""
-        return {"sfm": self.optimizer.build([ParameterGroup(list(networks["sfm"].parameters()))])}
-
-    def learning_rate_factor(self, step: int, steps: int) -> float:
-        """See `Method.learning_rate_factor`."""
-        return self.schedule.factor(step, steps)
-
-    def num_target_frames(self) -> int:
-        """See `Method.num_target_frames`."""
-        return 0
 
     def updates(self, networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
         """One step on the source; none on clips whose last frame has no label to learn from."""

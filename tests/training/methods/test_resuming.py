@@ -1,19 +1,18 @@
 """Every method goes on, after an interruption, to the weights that it would have had."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from training.command_line import Machine
-from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
 from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_supervision import FlowSupervision
-from training.methods.method import Method, Networks, Update
+from training.methods.method import Method
 from training.methods.sfm_pretraining import SfmPretraining
 from training.recipe import Recipe
 from training.run_directory import Run, load_checkpoint
@@ -26,6 +25,7 @@ from training.validation import (
     Validation,
 )
 
+CrashAfter = Callable[..., contextlib.AbstractContextManager[None]]
 SOURCE = World(look="source", size=(32, 64), num_clips=2, num_frames=2)
 FLOW = WorldFlow(look="source", size=(32, 64), num_clips=2)
 HELD_OUT = replace(SOURCE, num_clips=1)
@@ -41,7 +41,7 @@ def no_prerequisites(name: str) -> Run:
 
 
 def test_an_interrupted_method_ends_with_the_same_bits(
-    method: Method[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Method[Any], tmp_path: Path, crash_after: CrashAfter
 ) -> None:
     recipe = Recipe(
         method=method,
@@ -58,19 +58,8 @@ def test_an_interrupted_method_ends_with_the_same_bits(
         return load_checkpoint(tmp_path / folder / "last.pt")
 
     whole = run("whole")
-    real_updates, steps_left = type(method).updates, 2
-
-    def interrupted(self: Method[Any], networks: Networks, source: LabelledClip, target: Clip) -> Iterator[Update]:
-        nonlocal steps_left
-        if steps_left == 0:
-            raise KeyboardInterrupt
-        steps_left -= 1
-        yield from real_updates(self, networks, source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(method), "updates", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run("resumed")
+    with crash_after(2, type(method)):
+        run("resumed")
     resumed = run("resumed", resume=True)
     for network, state in whole["networks"].items():
         for name, value in state.items():
