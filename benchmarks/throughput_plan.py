@@ -210,12 +210,13 @@ def _backbone(name: str) -> BackboneName:
 
 
 def _reference_of_recipe(provenance: JsonValue) -> str:
-    """The residual network of the key frames' branch, if the recipe in a manifest has one."""
-    for key in ("recipe", "method", "stage", "segmenter", "reference"):
-        if not isinstance(provenance, dict) or key not in provenance:
-            return ""
-        provenance = provenance[key]
-    return str(provenance)
+    """The residual network of the key frames' branch, if the recipe in a manifest has one, whichever its method."""
+    if not isinstance(provenance, dict):
+        return ""
+    if "reference" in provenance:
+        return str(provenance["reference"])
+    parts = (_reference_of_recipe(provenance.get(key)) for key in ("recipe", "method", "stage", "segmenter"))
+    return next(filter(None, parts), "")
 
 
 def _images(video: str, size: Size) -> list[NDArray[np.uint8]]:

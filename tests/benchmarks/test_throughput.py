@@ -220,7 +220,8 @@ def test_a_client_hands_over_the_first_answer(
 
 def test_a_bundle_names_its_opponent_and_what_it_was_trained_for_is_told(cache: Path, tmp_path: Path) -> None:
     plan = small_plan(cache)
-    recipe = {"recipe": {"method": {"segmenter": {"reference": "resnet10_slim"}}}, "untrained": True}
+    stage = {"stage": {"segmenter": {"reference": "resnet10_slim"}}}
+    recipe = {"recipe": {"method": {"method": stage}}, "untrained": True}  # as of TPL around another method
     folder = plan.bundle.folder
     manifest = read_bundle(folder).manifest
     try:

@@ -1,5 +1,6 @@
 """Small networks, their graphs, runs of two steps, and bundles made from those by the command."""
 
+import functools
 import shutil
 import sys
 from collections.abc import Callable
@@ -50,6 +51,12 @@ SMALL: dict[str, SegmenterConfig] = {
     "da_vss": SMALL_DA_VSS,
     "shared_accel": SMALL_SHARED_ACCEL,
 }
+# Of bundles: without a state, with one that every step renews, with one that lasts until the next key frame.
+FORMS = ("per_frame", "accel", "dff")
+    "per_frame",
+    "accel",
+    "dff",
+)  # of bundles: without a state, with one that every step renews, with one that lasts
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
     "per_frame": Supervised(StageOne(SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3))),
     "accel": Supervised(StageTwo(SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3))),
@@ -86,12 +93,16 @@ def make_graphs(tmp_path_factory: pytest.TempPathFactory) -> MakeGraphs:
     return make
 
 
-@pytest.fixture(scope="session", params=SEGMENTERS)
-def graphs(request: pytest.FixtureRequest, make_graphs: MakeGraphs) -> Graphs:
-    """Of networks whose answers vary over the image, with flows of about a pixel."""
+@pytest.fixture(scope="session")
+def graphs_of(make_graphs: MakeGraphs) -> Callable[[str], Graphs]:
+    """Graphs of networks, by name, whose answers vary over the image, with flows of about a pixel. Made once each."""
+    return functools.cache(lambda name: make_graphs(varied(SMALL[name]), SIZE))
+
+
+def varied(config: SegmenterConfig) -> VideoSegmenter:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        segmenter = SMALL[request.param].build(num_classes=15)
+        segmenter = config.build(num_classes=15)
         for module in segmenter.modules():
             if isinstance(module, FlowNet | Classifier):
                 for parameter in module.parameters():
@@ -101,7 +112,19 @@ def graphs(request: pytest.FixtureRequest, make_graphs: MakeGraphs) -> Graphs:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0  # the statistics become those of the frames forwarded last
         segmenter.train()(torch.rand(4, 2, 3, *SIZE))
-        return make_graphs(segmenter.eval(), SIZE)
+        return segmenter.eval()
+
+
+@pytest.fixture(scope="session", params=SEGMENTERS)
+def graphs(request: pytest.FixtureRequest, graphs_of: Callable[[str], Graphs]) -> Graphs:
+    """Of every segmenter."""
+    return graphs_of(request.param)
+
+
+@pytest.fixture(scope="session", params=FORMS)
+def form_graphs(request: pytest.FixtureRequest, graphs_of: Callable[[str], Graphs]) -> Graphs:
+    """Of a segmenter of every form."""
+    return graphs_of(request.param)
 
 
 def train_small(name: str, folder: Path) -> Run:
@@ -148,7 +171,7 @@ class Exported(NamedTuple):
     bundle: Bundle
 
 
-@pytest.fixture(scope="session", params=SEGMENTERS)
+@pytest.fixture(scope="session", params=FORMS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
     run = train_small(request.param, folder / "run")

@@ -54,10 +54,10 @@ def answers(runtime: Runtime, folder: Path, variant: Variant, clips: Sequence[ND
     [("fp32", 0.9999), ("int8", 0.9)],  # random networks have many pixels that are nearly undecided
 )
 def test_openvino_answers_like_onnx_runtime(
-    graphs: Graphs, clips: list[NDArray[np.uint8]], precision: Precision, min_agreement: float, tmp_path: Path
+    form_graphs: Graphs, clips: list[NDArray[np.uint8]], precision: Precision, min_agreement: float, tmp_path: Path
 ) -> None:
     pairs: list[Pair] = [(clip[0], clip[1]) for clip in clips[:3]]
-    variant = next(VariantWriter(graphs.segmenter.folded(), *SIZE, tmp_path, calibration=pairs).write(precision))
+    variant = next(VariantWriter(form_graphs.segmenter.folded(), *SIZE, tmp_path, calibration=pairs).write(precision))
     assert {"onnxruntime-cpu", "openvino"} <= set(variant.runtimes)
     runtimes = (OpenVinoRuntime("cpu", threads=1), OnnxRuntime("cpu", threads=1))
     for answer, expected in zip(*(answers(runtime, tmp_path, variant, clips) for runtime in runtimes), strict=True):
@@ -72,9 +72,9 @@ def test_openvino_answers_like_onnx_runtime(
 
 
 def test_a_batch_gives_what_each_frame_gives_alone(
-    graphs: Graphs, clips: list[NDArray[np.uint8]], tmp_path: Path
+    form_graphs: Graphs, clips: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:
-    variant = next(VariantWriter(graphs.segmenter.folded(), *SIZE, tmp_path).write("fp32"))
+    variant = next(VariantWriter(form_graphs.segmenter.folded(), *SIZE, tmp_path).write("fp32"))
     runtime = OpenVinoRuntime("cpu", threads=1)
     together = answers(runtime, tmp_path, variant, clips)
     memory = [array for answer in together for array in answer.values()]

@@ -18,6 +18,8 @@ from export.variants import CPU, GPU
 from export.verify import VerificationError
 from serving.bundle import RESULTS, Bundle, file_sha256, read_bundle
 from serving.engine import open_engine
+from tests.export.conftest import FORMS, train_small
+from training.models import SEGMENTERS
 from training.models.video_segmenter import VideoSegmenter
 from training.run_directory import Run, commit, load_checkpoint, save_checkpoint, write_run_file
 
@@ -296,3 +298,16 @@ def test_an_interrupted_export_leaves_nothing(own_run: Run, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         export_bundle(own_run, tmp_path / "bundle", ((64, 64),), "street", "1")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+@pytest.mark.parametrize("name", [name for name in SEGMENTERS if name not in FORMS])
+def test_every_segmenter_exports_by_the_same_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = train_small(name, tmp_path / "run")
+    call(monkeypatch, run.folder, "--out", tmp_path / "bundle", "--size", "64x64")  # which verifies
+    segmenter = run.networks()["segmenter"]
+    assert isinstance(segmenter, VideoSegmenter)
+    for variant in read_bundle(tmp_path / "bundle").manifest.variants:
+        assert tuple(tensor.name for tensor in variant.state) == segmenter.folded().state_names
+        assert variant.step.inputs == ("frame", "previous_frame", *segmenter.folded().state_names)

@@ -36,9 +36,9 @@ def of_type(folder: Path, variant: Variant, op_type: str) -> list[onnx.NodeProto
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_each_runtime_has_one_form_of_a_precision(
-    graphs: Graphs, precision: Precision, tmp_path: Path, pairs: list[Pair]
+    form_graphs: Graphs, precision: Precision, tmp_path: Path, pairs: list[Pair]
 ) -> None:
-    variants = write(graphs, precision, tmp_path, pairs)
+    variants = write(form_graphs, precision, tmp_path, pairs)
     runtimes = [runtime for variant in variants for runtime in variant.runtimes]
     assert len(set(runtimes)) == len(runtimes)
     assert "tensorrt" in runtimes
@@ -102,9 +102,9 @@ def test_integers_are_in_all_convolutions_but_the_sensitive_ones(
 
 
 def test_unsigned_activations_are_for_cpus_and_symmetric_ones_for_gpus(
-    graphs: Graphs, tmp_path: Path, pairs: list[Pair]
+    form_graphs: Graphs, tmp_path: Path, pairs: list[Pair]
 ) -> None:
-    unsigned, symmetric = write(graphs, "int8", tmp_path, pairs)
+    unsigned, symmetric = write(form_graphs, "int8", tmp_path, pairs)
     assert (unsigned.runtimes, symmetric.runtimes) == (("onnxruntime-cpu", "openvino"), ("tensorrt",))
     for variant, types in ((unsigned, {np.dtype(np.uint8)}), (symmetric, {np.dtype(np.int8)})):
         found = set()
@@ -119,9 +119,9 @@ def test_unsigned_activations_are_for_cpus_and_symmetric_ones_for_gpus(
         assert found == types
 
 
-def test_without_frames_there_is_no_int8(graphs: Graphs, tmp_path: Path) -> None:
+def test_without_frames_there_is_no_int8(form_graphs: Graphs, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 graphs are calibrated on frames, and there are none"):
-        write(graphs, "int8", tmp_path, [])
+        write(form_graphs, "int8", tmp_path, [])
 
 
 def test_sensitive_layers_are_named_where_they_are() -> None:

@@ -8,7 +8,7 @@ from training.models.da_vss import DaVssConfig
 from training.models.dff import DffConfig
 from training.models.flownet_s import FlowNetSConfig
 from training.models.per_frame import PerFrameConfig
-from training.models.shared_accel import SharedAccelConfig
+from training.models.shared_accel import SharedAccel, SharedAccelConfig
 from training.models.upsampling import upsample
 from training.models.video_segmenter import SegmenterConfig, VideoSegmenter
 
@@ -24,7 +24,10 @@ SMALL: dict[str, SegmenterConfig] = {
 
 @pytest.fixture(params=SEGMENTERS)
 def segmenter(request: pytest.FixtureRequest) -> VideoSegmenter:
-    return SMALL[request.param].build(num_classes=5).double().eval()
+    segmenter = SMALL[request.param].build(num_classes=5).double().eval()
+    if isinstance(segmenter, SharedAccel):
+        nn.init.normal_(segmenter.sf_layer.weight)  # or nothing of the past is seen
+    return segmenter
 
 
 @torch.no_grad()
@@ -88,7 +91,7 @@ def test_around_the_backbones_gradients_reach_every_part_and_nothing_else(
     for name, parameter in segmenter.named_parameters():
         if "flownet" in name:  # draw flows of about a pixel, or the coarse levels hardly matter
             nn.init.normal_(parameter, std=0.05)
-    torch.autograd.backward(segmenter(frames).square().mean())
+    torch.autograd.backward(torch.stack([scores.square().mean() for scores in segmenter.level_logits(frames)]).sum())
     trained = {id(parameter) for part in segmenter.around_backbones() for parameter in part.parameters()}
     for name, parameter in segmenter.named_parameters():
         assert (parameter.grad is not None) == (id(parameter) in trained), name
