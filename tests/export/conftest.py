@@ -53,10 +53,6 @@ SMALL: dict[str, SegmenterConfig] = {
 }
 # Of bundles: without a state, with one that every step renews, with one that lasts until the next key frame.
 FORMS = ("per_frame", "accel", "dff")
-    "per_frame",
-    "accel",
-    "dff",
-)  # of bundles: without a state, with one that every step renews, with one that lasts
 SMALL_METHODS: dict[str, Method] = {  # type: ignore[type-arg]  # of labelled clips or of clips with flow
     "per_frame": Supervised(StageOne(SMALL_PER_FRAME, optimizer=Adam(learning_rate=1e-3))),
     "accel": Supervised(StageTwo(SMALL_ACCEL, optimizer=Adam(learning_rate=1e-3))),
