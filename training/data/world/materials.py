@@ -8,7 +8,7 @@ from training.label_spaces import IGNORE, SYNTHIA_TO_CITYSCAPES
 
 
 class Kind(IntEnum):
-    """What a pixel shows. The first fifteen are the train ids of VIPER -> Cityscapes; SYNTHIA needs the two after them."""
+    """What a pixel shows. The first 15 are the train ids of VIPER -> Cityscapes; SYNTHIA needs the two after them."""
 
     ROAD = 0
     SIDEWALK = 1
@@ -34,7 +34,13 @@ class Kind(IntEnum):
 TRAIN_ID_OF_KIND = np.array([*range(15), IGNORE, Kind.PERSON, IGNORE], np.int8)
 # As it is read for SYNTHIA: poles and riders are trained; terrain, two-wheelers, trucks and buses are not.
 SYNTHIA_TRAIN_ID_OF_KIND = np.array(
-    [SYNTHIA_TO_CITYSCAPES.names.index(name) if (name := kind.name.lower()) in SYNTHIA_TO_CITYSCAPES.names else IGNORE for kind in Kind], np.int8
+    [
+        SYNTHIA_TO_CITYSCAPES.names.index(name)
+        if (name := kind.name.lower()) in SYNTHIA_TO_CITYSCAPES.names
+        else IGNORE
+        for kind in Kind
+    ],
+    np.int8,
 )
 TRAIN_IDS_OF_KINDS = {"viper": TRAIN_ID_OF_KIND, "synthia": SYNTHIA_TRAIN_ID_OF_KIND}  # by `World.classes`
 

@@ -229,7 +229,11 @@ def _wall_pattern(
     overlay = np.where(in_shop, Material.SHOP, Material.WINDOW).astype(np.uint8)
     light = np.ones(len(y), np.float32)
     fence = kind == Kind.FENCE
-    is_gap = (np.remainder(z, patterns.plank) < 0.05) & (np.abs(y - 0.75 * height) > 0.07) & (np.abs(y - 0.25 * height) > 0.07)
+    is_gap = (
+        (np.remainder(z, patterns.plank) < 0.05)
+        & (np.abs(y - 0.75 * height) > 0.07)
+        & (np.abs(y - 0.25 * height) > 0.07)
+    )
     plank = fade(patterns.plank, footprint)
     light[fence] = (1 - 0.5 * plank * is_gap - 0.1 * (1 - plank))[fence]
     hedge = kind == Kind.VEGETATION

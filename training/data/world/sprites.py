@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from training.data.world import foreign_sprites, vehicle_sprites
+from training.data.world import foreign_sprites, foreign_vehicle_sprites, vehicle_sprites
 from training.data.world.canvas import Canvas, Sprite
 from training.data.world.materials import Material
 
@@ -142,7 +142,10 @@ DRAWINGS: dict[str, Callable[[int], Sprite]] = {
 }
 
 
-STYLES = {"home": DRAWINGS, "abroad": DRAWINGS | foreign_sprites.DRAWINGS}
+STYLES = {
+    "home": DRAWINGS,
+    "abroad": DRAWINGS | foreign_vehicle_sprites.DRAWINGS | foreign_sprites.DRAWINGS,
+}
 
 
 @lru_cache(maxsize=256)

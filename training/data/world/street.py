@@ -127,9 +127,7 @@ class WallBuilder:
         self._add_end_walls(x, heights, segments)
         return Wall(x, BEGIN, STEP, heights, segments)
 
-    def _add_segment(
-        self, rng: np.random.Generator, place: Place, kind: Kind, start: float, is_outer: bool
-    ) -> float:
+    def _add_segment(self, rng: np.random.Generator, place: Place, kind: Kind, start: float, is_outer: bool) -> float:
         storey = rng.uniform(*place.storey)
         if kind is Kind.BUILDING:
             height = storey * int(rng.integers(*place.storeys)) + 0.5

@@ -138,7 +138,11 @@ class Traffic:
             )
             self.num_instances += 1
         for _ in range(int(rng.integers(0, 3))):
-            sprite, size, z = self._draw("sign", int(rng.integers(4))), rng.uniform(1.1, 1.5), begin + rng.uniform(0, CHUNK)
+            sprite, size, z = (
+                self._draw("sign", int(rng.integers(4))),
+                rng.uniform(1.1, 1.5),
+                begin + rng.uniform(0, CHUNK),
+            )
             self.add_figure(sprite, Kind.SIGN, sign * (edge + rng.uniform(0.2, 0.5)), z, size, (0, 0), shade=0.1)
         if rng.random() < 0.4:
             sprite, z = self._draw("traffic_light", int(rng.integers(3))), begin + rng.uniform(0, CHUNK)
@@ -150,7 +154,9 @@ class Traffic:
                 name, variant = ("tree", int(rng.integers(8))) if rng.random() < 0.7 else ("bush", int(rng.integers(4)))
                 z, size, wanted = begin + rng.uniform(0, CHUNK), rng.uniform(0.7, 1.2), rng.random() < likely
                 if wanted and room > 0.5 and self._is_free(z, 1):
-                    self.add_figure(self._draw(name, variant), Kind.VEGETATION, sign * place, z, size, (0, 0), shade=0.6)
+                    self.add_figure(
+                        self._draw(name, variant), Kind.VEGETATION, sign * place, z, size, (0, 0), shade=0.6
+                    )
 
     def _people(self, rng: np.random.Generator, side: Side, sign: int, begin: float) -> None:
         edge, back = side.pavement
@@ -199,7 +205,9 @@ class Traffic:
             name, kind = (("bicycle", Kind.BICYCLE), ("motorcycle_rear", Kind.MOTORCYCLE))[int(rng.integers(2))]
             speed, where = rng.uniform(0.15, 0.5), begin + rng.uniform(0, CHUNK)
             if where > 7:
-                self.add_figure(self._draw(name, 1), kind, lane - rng.uniform(0, 0.5), where, 1.1, (0, speed), shade=0.4)
+                self.add_figure(
+                    self._draw(name, 1), kind, lane - rng.uniform(0, 0.5), where, 1.1, (0, speed), shade=0.4
+                )
         if rng.random() < 0.4:  # people in the road
             direction = _sign(rng)
             where, x, speed = begin + rng.uniform(0, CHUNK), rng.uniform(-5, 5), rng.uniform(0.05, 0.13)
