@@ -63,7 +63,7 @@ def test_the_classes_of_synthia_tell_poles_and_riders_and_leave_out_what_it_does
     seen = set()
     for index in range(len(dataset)):
         labels, kinds = dataset[index].labels, torch.from_numpy(dataset.clips[index].kinds)
-        seen |= set(labels.unique().tolist())
+        seen |= set(labels.flatten().tolist())
         for name in space.names:
             assert torch.equal(labels == space.names.index(name), kinds == Kind[name.upper()])
         assert torch.equal(dataset.native_labels(index), labels[-1])
@@ -71,7 +71,8 @@ def test_the_classes_of_synthia_tell_poles_and_riders_and_leave_out_what_it_does
 
 
 def test_the_benchmarks_share_frames_and_what_both_call_by_one_name() -> None:
-    viper, synthia = (World(size=SIZE, num_clips=8, classes=classes).open() for classes in LABEL_SPACES)
+    viper = World(size=SIZE, num_clips=8).open()
+    synthia = World(size=SIZE, num_clips=8, classes="synthia").open()
     for index in range(8):
         one, other = viper[index], synthia[index]
         assert torch.equal(one.frames, other.frames)
