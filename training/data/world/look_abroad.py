@@ -1,9 +1,10 @@
-"""A look whose gap to the source survives random colours: another city, built otherwise and of other stuff.
+"""A look whose gap to the source survives random colours: another city, built of other stuff.
 
-Roads are of pale cobbles and pavements of smooth dark slabs; the green is dry grass, walls of stone stand where the
-source has fences, houses are of coursed stone with tall narrow windows, trees are olive or rusty; vehicles, people,
-signs and lights have other shapes (`places.ABROAD`). Colours of one class often are those that another has at home.
-The light, the lens and the sensor are about as far from the source as those of `mid`.
+Roads are of cobbles with yellow paint, pavements of large slabs; walls of stone stand where the source has planks,
+houses are of coursed stone with tall narrow windows, grass and leaves are streaked. Vehicles, people, signs, lights
+and trees have other shapes and colours, and the camera stands higher behind a wider lens (`places.ABROAD`). Colours of
+ground, walls and sky lie half way between the source's and those of a place where road and pavement, fence and house
+are mixed up more easily. Light, lens and sensor are about as far from the source's as those of `mid`.
 """
 
 from training.data.world.look import Bond, CameraEffects, Look, Patterns

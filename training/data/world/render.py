@@ -78,8 +78,16 @@ def render_scene(
 
     A moment that repeats is a street at rest, with the noise of the sensor alone; one that is left out makes all go
     faster.
+
+    Raises:
+        ValueError: if the look is of another place than the scene.
     """
     look = LOOKS[look] if isinstance(look, str) else look
+    if look.place != scene.place:
+        raise ValueError(
+            f"the look {look.name} is of the place {look.place.name}, the scene of {scene.place.name}: build the scene"
+            " with the place of the look"
+        )
     seed = scene.seed
     colors = look.color_table(generator(seed, Stream.COLORS), scene.num_instances)
     effects = _draw_effects(look.effects, generator(seed, Stream.EFFECTS))

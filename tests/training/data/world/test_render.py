@@ -62,6 +62,11 @@ def test_clutter_stands_abroad_and_is_not_trained(clips: list[RenderedClip], cli
     assert all((clip.labels[clip.kinds == Kind.STATIC] == IGNORE).all() for clip in clips_abroad)
 
 
+def test_a_look_of_another_place_than_the_scene_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="look abroad is of the place abroad, the scene of home"):
+        list(render_scene(build_scene(0, 1), "abroad", SIZE, [0]))
+
+
 def test_another_place_has_other_streets_from_the_same_seed() -> None:
     home, abroad = (build_scene(5, 2, place) for place in (HOME, ABROAD))
     assert (home.place, abroad.place) == (HOME, ABROAD)
