@@ -63,11 +63,11 @@ def sign(variant: int) -> Sprite:
 
 def traffic_light(variant: int) -> Sprite:
     """A traffic light that lies on its pole, one of the three lamps lit."""
-    c = Canvas(1.5, 3.7, 64)
-    c.box(Material.POLE, 0.69, 0, 0.81, 3.1)
-    c.box(Material.LIGHT_BOX, 0.02, 3.06, 1.48, 3.66)
+    c = Canvas(1.8, 3.8, 64)
+    c.box(Material.POLE, 0.84, 0, 0.96, 3.1)
+    c.box(Material.LIGHT_BOX, 0.02, 3.02, 1.78, 3.78)
     for lamp in range(3):
-        c.disc(Material.LAMP_ON if lamp == variant % 3 else Material.LAMP_OFF, 0.29 + 0.46 * lamp, 3.36, 0.18)
+        c.disc(Material.LAMP_ON if lamp == variant % 3 else Material.LAMP_OFF, 0.36 + 0.54 * lamp, 3.4, 0.22)
     return c.sprite()
 
 

@@ -1,4 +1,4 @@
-"""Drawings of the vehicles abroad: vans, tankers and double-deckers."""
+"""Drawings of the vehicles abroad: vans, tankers, double-deckers, carrier bicycles and motor tricycles."""
 
 from collections.abc import Callable
 
@@ -147,6 +147,64 @@ def decker_side(_: int) -> Sprite:
     return c.sprite()
 
 
+def _driver(c: Canvas, x: float, seat: float) -> None:
+    """Head, chest and one leg above the seat, all in metres."""
+    c.line(Material.TROUSERS, 0.2, (x, seat + 0.05), (x + 0.36, seat), (x + 0.3, seat - 0.5))
+    c.polygon(Material.TOP, (x - 0.18, seat), (x + 0.18, seat), (x + 0.26, seat + 0.6), (x - 0.12, seat + 0.62))
+    c.line(Material.TOP, 0.12, (x + 0.12, seat + 0.5), (x + 0.5, seat + 0.25))
+    c.disc(Material.HAIR, x + 0.1, seat + 0.78, 0.15, 0.15)
+    c.disc(Material.SKIN, x + 0.16, seat + 0.73, 0.1, 0.11)
+
+
+def bicycle(variant: int) -> Sprite:
+    """A carrier bicycle from the side, its box in front; odd variants carry a rider."""
+    c = Canvas(2.4, 1.8, 64)
+    c.disc(Material.RUBBER, 0.4, 0.4, 0.4)
+    c.disc(Material.PLATE, 0.4, 0.4, 0.28)
+    c.disc(Material.RUBBER, 2.0, 0.28, 0.28)
+    c.polygon(Material.BICYCLE_PAINT, (1.15, 0.35), (2.25, 0.35), (2.4, 1.0), (1.05, 1.0))
+    c.line(Material.BICYCLE_PAINT, 0.12, (0.4, 0.4), (0.75, 0.8), (1.2, 0.45))
+    c.line(Material.BICYCLE_PAINT, 0.12, (0.4, 0.4), (1.2, 0.45))
+    c.box(Material.RUBBER, 0.5, 0.8, 0.9, 0.92)
+    if variant % 2:
+        _driver(c, 0.7, 0.92)
+    return c.sprite()
+
+
+def motorcycle(variant: int) -> Sprite:
+    """A motor tricycle with a roof, from the side; odd variants carry a driver."""
+    c = Canvas(2.4, 1.8, 64)
+    for x in (0.45, 2.0):
+        c.disc(Material.RUBBER, x, 0.27, 0.27)
+    c.polygon(Material.MOTORCYCLE_PAINT, (0, 0.25), (0, 0.85), (1.1, 0.85), (1.25, 0.4), (1.75, 0.4), (1.75, 0.25))
+    c.polygon(Material.MOTORCYCLE_PAINT, (1.65, 0.3), (2.3, 0.4), (2.3, 0.7), (1.95, 1.0), (1.75, 1.0))
+    c.polygon(Material.CARGO, (0, 1.45), (0, 1.75), (1.7, 1.8), (1.9, 1.6), (1.9, 1.45))
+    c.box(Material.CARGO, 0, 0.85, 0.35, 1.5)
+    c.line(Material.MOTORCYCLE_PAINT, 0.07, (1.85, 0.95), (1.8, 1.5))
+    c.disc(Material.HEADLAMP, 2.25, 0.62, 0.1)
+    if variant % 2:
+        _driver(c, 1.1, 0.68)
+    return c.sprite()
+
+
+def motorcycle_rear(variant: int) -> Sprite:
+    """A motor tricycle with a roof, from behind; odd variants carry a driver."""
+    c = Canvas(1.3, 1.8, 64)
+    for left in (0.05, 1.05):
+        c.box(Material.RUBBER, left, 0, left + 0.2, 0.5)
+    c.box(Material.MOTORCYCLE_PAINT, 0, 0.3, 1.3, 0.95)
+    for left in (0.0, 1.2):
+        c.box(Material.CARGO, left, 0.95, left + 0.1, 1.6)
+    if variant % 2:
+        c.polygon(Material.TOP, (0.4, 0.95), (0.9, 0.95), (0.86, 1.38), (0.44, 1.38))
+        c.disc(Material.HAIR, 0.65, 1.45, 0.13, 0.13)
+    c.polygon(Material.CARGO, (0, 1.52), (1.3, 1.52), (1.2, 1.8), (0.1, 1.8))
+    for left in (0.05, 1.07):
+        c.box(Material.TAIL_LAMP, left, 0.6, left + 0.18, 0.78)
+    c.box(Material.PLATE, 0.45, 0.4, 0.85, 0.55)
+    return c.sprite()
+
+
 DRAWINGS: dict[str, Callable[[int], Sprite]] = {
     "van_rear": van_rear,
     "van_front": van_front,
@@ -158,4 +216,7 @@ DRAWINGS: dict[str, Callable[[int], Sprite]] = {
     "decker_rear": decker_rear,
     "decker_front": decker_front,
     "decker_side": decker_side,
+    "bicycle": bicycle,
+    "motorcycle": motorcycle,
+    "motorcycle_rear": motorcycle_rear,
 }

@@ -108,7 +108,7 @@ HOME = Place(
     garlands=0.0,
 )
 
-# Narrow, high and crowded: vans, tankers and double-deckers, palms and poplars, walls instead of fences, stalls on the
+# Narrow, high and crowded: vans, tankers, double-deckers, tricycles, palms and poplars, walls instead of fences, stalls on the
 # pavement and garlands above the road, seen through a wide lens from the roof of a van.
 ABROAD = Place(
     name="abroad",
@@ -122,7 +122,7 @@ ABROAD = Place(
     },
     camera_height=(2.2, 2.8),
     camera_pitch=-0.03,
-    focal_length=0.8,
+    focal_length=0.9,
     horizon=0.42,
     characters=(0.5, 0.3, 0.2),
     lane=(2.8, 3.3),
@@ -147,9 +147,9 @@ ABROAD = Place(
     oncoming=0.5,
     oncoming_kinds=(0.64, 0.18, 0.18),
     trees=(0.3, 0.4, 0.6),
-    people=6.0,
+    people=8.0,
     left_two_wheelers=3.0,
-    moving_two_wheelers=2.5,
-    clutter=3.0,
+    moving_two_wheelers=3.5,
+    clutter=2.5,
     garlands=0.4,
 )
