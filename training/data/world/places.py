@@ -108,8 +108,8 @@ HOME = Place(
     garlands=0.0,
 )
 
-# Narrow, high and crowded: vans, tankers, double-deckers, tricycles, palms and poplars, walls instead of fences, stalls on the
-# pavement and garlands above the road, seen through a wide lens from the roof of a van.
+# Narrow, high and crowded: vans, tankers, double-deckers, tricycles, palms and poplars, walls instead of fences, stalls
+# on the pavement and garlands above the road, seen through a wide lens from the roof of a van.
 ABROAD = Place(
     name="abroad",
     style="abroad",
