@@ -123,7 +123,7 @@ def _dataset(options: Options, run: Run) -> DataConfig:
         case "validation", None:
             return run.recipe.validation.data
         case "world", None:
-            data = World(split="val", num_clips=40)
+            data = World(split="val", num_clips=40, classes=classes)
         case "viper", Path() as root:
             data = Viper(root=root, split="val", previous_labels=False)
         case "cityscapes", Path() as root:
