@@ -1,9 +1,9 @@
 """The paper's tables and figures by one command, each method beside the controls that say what its gain is made of.
 
 Every row is trained and evaluated on the embedded world or, when their folders are given, on the data sets of the
-paper; stages that rows share are trained once. The same command goes on where it was interrupted, adds tables, figures and
-seeds to what the folder holds, and tries again what failed. Writes into --out: results.json, tables.md, plots, and the
-run directories below runs/. How to read them is in benchmarks/README.md.
+paper; stages that rows share are trained once. The same command goes on where it was interrupted, adds tables, figures
+and seeds to what the folder holds, and tries again what failed. Writes into --out: results.json, tables.md, plots, and
+the run directories below runs/. How to read them is in benchmarks/README.md.
 """
 
 import json

@@ -89,7 +89,7 @@ def frames_and_predictions(
             axes.set_axis_off()
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize="small")
-    patches = [Patch(color=tuple(value / 255 for value in entry.color), label=entry.name) for entry in space.classes]
+    patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*entry.color), label=entry.name) for entry in space.classes]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize="small", frameon=False)
     return figure
 
@@ -104,7 +104,7 @@ def figure_2(entries: Sequence[Results], title: str) -> Figure:
             axes.bar(index + shift, fmean(falls), 0.38, color=color)
             axes.scatter([index + shift] * len(falls), falls, 12, color="black", zorder=3)
     axes.axhline(0, color="0.3", linewidth=0.8)
-    axes.set_xticks(range(len(FALLS)), [name.replace(", ", "\nbeside the ") for name, _, _ in FALLS])
+    axes.set_xticks(range(len(FALLS)), [name.replace(", ", ",\n") for name, _, _ in FALLS])
     axes.set_ylabel("points of mIoU lost on the target\nby training on the source")
     axes.set_title(f"Fig. 2, {title} (dots: seeds)")
     labels = {"tab:blue": "as trained", "tab:cyan": "BatchNorm statistics of the target"}
@@ -136,4 +136,5 @@ def figure_5(entries: Sequence[Results], title: str) -> Figure:
 def _name_axes(axes: Axes, horizontal: str, vertical: str) -> None:
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)
+    axes.ticklabel_format(useOffset=False)
     axes.grid(visible=True, alpha=0.3)

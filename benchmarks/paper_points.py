@@ -16,7 +16,7 @@ import logging
 from typing import cast
 
 from benchmarks.paper_results import Results, find, place, put
-from benchmarks.paper_rows import PROTOCOL, measured, with_statistics_of_target
+from benchmarks.paper_rows import measured, with_statistics_of_target
 from benchmarks.paper_scales import Setting
 from benchmarks.paper_stages import StageFailedError, Workshop
 from training.command_line import choose_device
@@ -60,7 +60,6 @@ def add_figure_2(workshop: Workshop, setting: Setting, seed: int) -> None:
     )  # fmt: skip
     entry: Results = {
         **place(setting, seed),
-        "protocol": PROTOCOL,
         "as_trained": {},
         "target_statistics": {},
         "epe": {},

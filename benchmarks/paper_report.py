@@ -53,8 +53,8 @@ def report(results: Results) -> str:
     parts = [_preamble(results)]
     for number in results["tables"]:
         table = TABLES[number]
-        for target in targets_of(results, table.classes):
-            parts.append(table_text(number, table, Place(results, table.classes, target)))
+        places = (Place(results, table.classes, target) for target in targets_of(results, table.classes))
+        parts += [table_text(number, table, place) for place in places]
     parts += [text for text in (figure_2_text(results), figure_5_text(results)) if text]
     return "\n\n".join(parts) + "\n"
 
@@ -73,9 +73,9 @@ def _preamble(results: Results) -> str:
         f"Scale `{scale['name']}` on {on}; seeds {', '.join(map(str, seeds))}; trained at commit"
         f" {', '.join(commits) or 'unknown'}.",
         "",
-        "mIoU in percent on validation clips of the target, by the protocol of SFC's code, of the last checkpoint: mean,"
-        " and lowest to highest over seeds. The paper's figures are of real data and larger networks: what can be compared"
-        " is the order of rows. Rows in italics are controls, which the paper has not.",
+        "mIoU in percent on validation clips of the target, by the protocol of SFC's code, of the last checkpoint:"
+        " mean, and lowest to highest over seeds. The paper's figures are of real data and larger networks: what can be"
+        " compared is the order of rows. Rows in italics are controls, which the paper has not.",
     ]
     if not scale["is_telling"]:
         lines += ["", "**This scale only shows that everything runs. Its figures mean nothing.**"]
@@ -205,9 +205,9 @@ def _batch_norm(claim: Claim, place: Place) -> str:
         return ""
     return (
         f"BatchNorm is the confound: over source-only, the same training without the flow loss gains {by_control:+.1f}"
-        f" and re-estimating BatchNorm statistics on target frames {by_statistics:+.1f} without any training, the method"
-        f" {by_method:+.1f}. Target frames that are forwarded in training mode move the statistics; of the flow loss"
-        f" itself is left {by_method - by_control:+.1f}."
+        f" and re-estimating BatchNorm statistics on target frames {by_statistics:+.1f} without any training, the"
+        f" method {by_method:+.1f}. Target frames that are forwarded in training mode move the statistics; of the flow"
+        f" loss itself is left {by_method - by_control:+.1f}."
     )
 
 
@@ -222,7 +222,7 @@ def figure_2_text(results: Results) -> str:
     for place, entries in _by_place(results["figure_2"]).items():
         lines += [
             "",
-            f"Target: {place}. Fall in points when one network is trained on the source instead of the target:",
+            f"Target: {place}. Points lost when one network is trained on the source instead of it:",
             "",
         ]
         lines += ["| | as trained | with target statistics |", "|---|---|---|"]
@@ -269,8 +269,8 @@ def figure_5_text(results: Results) -> str:
     if not lines:
         return ""
     note = (
-        "The paper's Fig. 5 shows mIoU rising while the error of the flow that predictions imply falls (correlation near"
-        " -1). Where the control shows the same, the error falls because predictions become better, not the reverse."
+        "The paper's Fig. 5 shows mIoU rising while the error of the flow that predictions imply falls (correlation"
+        " near -1). Where the control shows the same, the error falls because predictions get better, not the reverse."
     )
     return "\n".join(["## Figure 5: mIoU against the flow's error", "", note, *lines])
 
@@ -289,6 +289,6 @@ def correlation(curve: Sequence[dict[str, float]]) -> float | None:
 def _by_place(entries: list[Results]) -> dict[str, list[dict[str, Any]]]:  # Any: of what JSON knows
     found: dict[str, list[dict[str, Any]]] = {}
     for entry in find_all(entries):
-        name = f"{entry['target']}, {entry['classes']} classes"
+        name = f"{entry['target']}, {NUM_CLASSES[entry['classes']]} classes"
         found.setdefault(name, []).append(entry)
     return found

@@ -119,10 +119,8 @@ def time_left(workshop: Workshop, cells: Iterable[Cell]) -> str:
     )
     taken = [cell["evaluation_seconds"] for cell in results["cells"] if "evaluation_seconds" in cell]
     if taken:
-        is_new = [
-            find(results["cells"], **place(cell.setting, cell.seed), system=cell.system) is None for cell in cells
-        ]
-        left += sum(is_new) * sum(taken) / len(taken)
+        places = ({**place(cell.setting, cell.seed), "system": cell.system} for cell in cells)
+        left += sum(find(results["cells"], **each) is None for each in places) * sum(taken) / len(taken)
     return f"; about {duration(left)} left"
 
 

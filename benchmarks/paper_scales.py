@@ -1,12 +1,12 @@
 """How large and how long: a scale turns the recipes of a family into those that are run.
 
-On the embedded world a scale sets the size of frames, the number of clips, the length of trainings and the backbones; on
-the data sets of the paper, whose sizes and networks are the paper's, the length alone.
+On the embedded world a scale sets the size of frames, the number of clips, the length of trainings and the backbones;
+on the data sets of the paper, whose sizes and networks are the paper's, the length alone.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 ScaleName = Literal["smoke", "cpu", "gpu"]
 LOOKS = ("mid",)  # of the world's targets; the tables are made for each
 DEMO_BACKBONE: BackboneName = "resnet10_slim"  # in the recipes of the world
-WORLD_HAS_LABEL_SETS = any(field.name == "classes" for field in fields(World))
+WORLD_HAS_LABEL_SETS = "classes" in (entry.name for entry in fields(World))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scale:
 
 
 SCALES: dict[ScaleName, Scale] = {
-    "smoke": Scale((64, 64), 0.05, 0.004, 2e-5, DEMO_BACKBONE, seeds=1, is_telling=False),
+    "smoke": Scale((64, 64), 0.05, 0.01, 2e-5, DEMO_BACKBONE, seeds=1, is_telling=False),
     "cpu": Scale((64, 128), 1.0, 1.0, 1e-3, DEMO_BACKBONE, seeds=3, is_telling=True),
     "gpu": Scale((256, 512), 10.0, 80.0, 1.0, "resnet18", seeds=3, is_telling=True),
 }
@@ -59,7 +59,7 @@ class Setting:
 
     classes: Classes
     target: str  # a look of the world, or "cityscapes"
-    folders: Folders = Folders()  # given for the data sets of the paper
+    folders: Folders = field(default_factory=Folders)  # given for the data sets of the paper
 
     @property
     def family(self) -> Family:
@@ -91,10 +91,12 @@ def settings_of(classes: Iterable[Classes], folders: Folders) -> tuple[Setting, 
             raise ValueError("the embedded world has not the classes of SYNTHIA: leave out table 2")
         return tuple(Setting(label_set, look) for look in LOOKS for label_set in chosen)
     needed = {label_set: folders.viper if label_set == "viper" else folders.synthia for label_set in chosen}
-    missing = [f"--{option}" for option, folder in {**needed, "cityscapes": folders.cityscapes}.items() if not folder]
+    given = (*needed.items(), ("cityscapes", folders.cityscapes))
+    missing = [f"--{option}" for option, folder in given if not folder]
     if missing:
         raise ValueError(
-            f"these tables on real data also need {' and '.join(missing)}: give the folders, or none for the world"
+            f"these tables on real data also need {' and '.join(missing)}: give the folders, choose other --tables, or"
+            " give no folder for the world"
         )
     for folder in filter(None, folders):
         if not folder.is_dir():

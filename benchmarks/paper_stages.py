@@ -1,8 +1,8 @@
 """Trains the stages of rows, each once however many rows need it, and goes on where it was interrupted.
 
 Run directories lie in OUT/runs/CLASSES/TARGET/seed-N/RECIPE. Stages that no target frame takes part in are the same for
-all looks of the world, so their TARGET is "source". A stage that fails costs the rows that need it: why is kept, and the
-next call tries again.
+all looks of the world, so their TARGET is "source". A stage that fails costs the rows that need it: why is kept, and
+the next call tries again.
 """
 
 import logging
