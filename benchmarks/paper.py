@@ -80,6 +80,7 @@ def run(options: Options) -> Results:
         results["figures"] = sorted({*results["figures"], *options.figures})
         results |= {"machine": machine(device), "versions": versions(), "commit": commit()}
         fill_cells(workshop, cells)
+        results["failed_figures"] = []
         _fill_figures(workshop, options, settings, seeds)
         write_results(options.out, results)
         text = report(results)
@@ -134,7 +135,7 @@ def _fill_figures(workshop: Workshop, options: Options, settings: tuple[Setting,
             if setting.classes == FIGURE_CLASSES:
                 for number in options.figures:
                     if reason := add_figure(workshop, number, setting, seed):
-                        logger.error("no figure %d of seed %d: %s", number, seed, reason)
+                        workshop.results["failed_figures"].append(f"figure {number}, seed {seed}: {reason}")
                     write_results(workshop.folder, workshop.results)
 
 
@@ -159,10 +160,10 @@ def _pictures(workshop: Workshop, settings: tuple[Setting, ...], device: torch.d
 def _grid(workshop: Workshop, setting: Setting, device: torch.device) -> Figure | None:
     """Predictions of the first seed of those systems that this call has runs of; None if there are none."""
     segmenters = {}
-    for system in PICTURED:
+    for system, title in PICTURED.items():
         stage = workshop.stages_of(setting, 0, system)[-1]
         if stage in workshop.runs:
-            segmenters[system] = cast("VideoSegmenter", workshop.runs[stage].networks()["segmenter"]).to(device)
+            segmenters[title] = cast("VideoSegmenter", workshop.runs[stage].networks()["segmenter"]).to(device)
     if not segmenters:
         return None
     data = workshop.recipe_of(setting, 0, "source-only").validation.data

@@ -56,6 +56,8 @@ def report(results: Results) -> str:
         places = (Place(results, table.classes, target) for target in targets_of(results, table.classes))
         parts += [table_text(number, table, place) for place in places]
     parts += [text for text in (figure_2_text(results), figure_5_text(results)) if text]
+    if results["failed_figures"]:
+        parts.append("\n".join(["Figures that failed:", "", *(f"- {why}" for why in results["failed_figures"])]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,16 +116,18 @@ def _verdict_lines(found: Sequence[Verdict]) -> list[str]:
     against = [verdict for verdict in found if verdict.reason]
     if against:
         lines += ["", "What contradicts the paper, or is not shown, and the most likely reason:", ""]
-        lines += [f"- {verdict.claim}: {verdict.word.strip('*')}. {verdict.reason}" for verdict in against]
+        for reason in dict.fromkeys(verdict.reason for verdict in against):
+            claims = (f"{verdict.claim} ({verdict.word.strip('*')})" for verdict in against if verdict.reason == reason)
+            lines.append(f"- {'; '.join(claims)}. {reason}")
     return lines
 
 
-def spread(values: Sequence[float], sign: str = "") -> str:
+def spread(values: Sequence[float], form: str = ".1f") -> str:
     """Mean, and lowest to highest where there are several."""
     if not values:
         return ""
-    mean = f"{fmean(values):{sign}.1f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):{sign}.1f} to {max(values):{sign}.1f})"
+    mean = f"{fmean(values):{form}}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
 
 
 def verdicts(table: Table, place: Place) -> Iterator[Verdict]:
@@ -140,7 +144,7 @@ def verdicts(table: Table, place: Place) -> Iterator[Verdict]:
         yield Verdict(
             claim=f"{_name(table, claim.better)} above {_name(table, claim.worse, claim.worse_with_statistics)}",
             paper="implied" if known is None else f"{known:+.1f}",
-            ours=spread(gains, "+"),
+            ours=spread(gains, "+.2f"),
             word=word,
             reason="" if word == HOLDS else likely_reason(claim, place, gains),
         )
@@ -176,12 +180,14 @@ def _reasons(claim: Claim, place: Place, gains: Sequence[float]) -> Iterator[str
             " that adaptation could close. The networks are trained too short or the looks are too much alike."
         )
     yield _batch_norm(claim, place)
+    yield _photometric(claim, place)
+    yield _harm_without_loss(claim, place, gains)
     if claim.worse not in (of.control, of.source_only):
         with_statistics = differences(place.figures(claim.better, True), place.figures(claim.worse, True))
         if with_statistics and judge(with_statistics) == HOLDS:
             yield (
-                f"With target statistics on both rows the order is the paper's ({spread(with_statistics, '+')}): they"
-                " differ in how far training moved BatchNorm's statistics, not in what it taught the weights."
+                f"With target statistics on both rows the order is the paper's ({spread(with_statistics, '+.2f')}):"
+                " they differ in how far training moved BatchNorm's statistics, not in what it taught the weights."
             )
     if len(gains) == 1:
         yield "One seed: the difference may be chance. Run more seeds."
@@ -211,6 +217,29 @@ def _batch_norm(claim: Claim, place: Place) -> str:
     )
 
 
+def _photometric(claim: Claim, place: Place) -> str:
+    """What random colours of the source gain where a method does not gain more."""
+    gain = differences(place.figures(claim.controls.augmented), place.figures(claim.controls.source_only))
+    if claim.worse != claim.controls.augmented or not gain or fmean(gain) <= 0:
+        return ""
+    return (
+        f"Random colours of the source gain {fmean(gain):+.1f} over source-only without any target frame: what this"
+        " target looks different in is mostly photometric, and plain augmentation reaches that."
+    )
+
+
+def _harm_without_loss(claim: Claim, place: Place, gains: Sequence[float]) -> str:
+    """Whether the control falls below source-only too where the method does."""
+    control = differences(place.figures(claim.controls.control), place.figures(claim.controls.source_only))
+    is_method_below = claim.worse == claim.controls.source_only and fmean(gains) <= 0
+    if not is_method_below or not control or fmean(control) > 0:
+        return ""
+    return (
+        f"The same training without the flow loss does not gain over source-only either ({fmean(control):+.1f}): what"
+        " harms is training on, not the flow loss."
+    )
+
+
 def _name(table: Table, system: str, with_statistics: bool = False) -> str:
     titles = (row.title for row in table.rows if (row.system, row.with_statistics) == (system, with_statistics))
     return next(titles, system)
@@ -232,9 +261,9 @@ def figure_2_text(results: Results) -> str:
                 for column in ("as_trained", "target_statistics")
             )
             lines.append(f"| {title} | {' | '.join(cells)} |")
-        errors = (spread_of_two([entry["epe"][domain]["epe"] for entry in entries]) for domain in ("source", "target"))
+        errors = (spread([entry["epe"][domain]["epe"] for entry in entries], ".3f") for domain in ("source", "target"))
         source, target = errors
-        none = spread_of_two([entry["epe"]["source"]["epe_of_no_flow"] for entry in entries])
+        none = spread([entry["epe"]["source"]["epe_of_no_flow"] for entry in entries], ".3f")
         lines += [
             "",
             f"End-point error on the target (quarter-resolution pixels): flow network of the source {source}, of the"
@@ -249,12 +278,6 @@ FALLS = (
     ("FlowNet, SegNet of the source", "segnet source, flow target", "segnet source, flow source"),
     ("FlowNet, SegNet of the target", "segnet target, flow target", "segnet target, flow source"),
 )
-
-
-def spread_of_two(values: Sequence[float]) -> str:
-    """`spread` of small numbers."""
-    mean = f"{fmean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
 def figure_5_text(results: Results) -> str:

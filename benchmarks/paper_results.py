@@ -3,7 +3,7 @@
 stages   every run: recipe, steps, seconds
 cells    every system, seed and setting: mIoU and IoU of every class, as trained and with BatchNorm statistics of the
          target; or the sentence that says why there are none
-figure_2, figure_5   the points of the figures
+figure_2, figure_5   the points of the figures; failed_figures are sentences
 """
 
 import json
@@ -29,7 +29,7 @@ def open_results(folder: Path, name: ScaleName, scale: Scale, is_real: bool) -> 
     new: Results = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "scale": {"name": name, **asdict(scale)},
         "data": "real" if is_real else "world", "tables": [], "figures": [], "stages": [], "cells": [],
-        "figure_2": [], "figure_5": [],
+        "figure_2": [], "figure_5": [], "failed_figures": [],
     }  # fmt: skip
     new = json.loads(json.dumps(new))  # tuples become lists, as in what is read
     path = folder / FILE

@@ -74,10 +74,12 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
     except Exception as error:  # like a training, an evaluation must not cost the other rows
         logger.exception("the evaluation of %s failed", run.folder)
         raise StageFailedError(f"the evaluation of {run.name} failed: {one_sentence(error)}") from error
+    stages = workshop.stages_of(*cell)
     return {
         "recipe": run.name,
         "commit": run.provenance["commit"],
-        "steps": sum(workshop.recipe(stage).steps for stage in workshop.stages_of(*cell)),
+        "steps": sum(workshop.recipe(stage).steps for stage in stages),  # of all stages, shared or not
+        "seconds": round(sum(workshop.seconds_of(stage) or 0.0 for stage in stages), 2),  # of training, likewise
         "evaluation_seconds": round(time.monotonic() - started, 2),
         "as_trained": as_trained,
         "target_statistics": of_target,
@@ -115,7 +117,7 @@ def time_left(workshop: Workshop, cells: Iterable[Cell]) -> str:
     left = sum(
         workshop.recipe(stage).steps * seconds.get(stage.name, usual)
         for stage in stages
-        if stage not in workshop.runs and stage not in workshop.failures and not workshop.is_known(stage)
+        if stage not in workshop.runs and stage not in workshop.failures and workshop.seconds_of(stage) is None
     )
     taken = [cell["evaluation_seconds"] for cell in results["cells"] if "evaluation_seconds" in cell]
     if taken:

@@ -21,6 +21,7 @@ from training.recipe import Recipe
 Value = TypeVar("Value")
 ScaleName = Literal["smoke", "cpu", "gpu"]
 LOOKS = ("mid",)  # of the world's targets; the tables are made for each
+FEWEST_CLIPS = 4  # that a batch of the demo can be filled from
 DEMO_BACKBONE: BackboneName = "resnet10_slim"  # in the recipes of the world
 WORLD_HAS_LABEL_SETS = "classes" in (entry.name for entry in fields(World))
 
@@ -39,7 +40,7 @@ class Scale:
 
 
 SCALES: dict[ScaleName, Scale] = {
-    "smoke": Scale((64, 64), 0.05, 0.01, 2e-5, DEMO_BACKBONE, seeds=1, is_telling=False),
+    "smoke": Scale((64, 128), 0.05, 0.01, 2e-5, DEMO_BACKBONE, seeds=1, is_telling=False),
     "cpu": Scale((64, 128), 1.0, 1.0, 1e-3, DEMO_BACKBONE, seeds=3, is_telling=True),
     "gpu": Scale((256, 512), 10.0, 80.0, 1.0, "resnet18", seeds=3, is_telling=True),
 }
@@ -127,7 +128,7 @@ def _scaled(recipe: Recipe, setting: Setting, scale: Scale, seed: int) -> Recipe
         if isinstance(value, World):
             classes: dict[str, Any] = {"classes": setting.classes} if WORLD_HAS_LABEL_SETS else {}
             look = value.look if value.look == "source" else setting.target
-            num_clips = max(2, round(scale.clips * value.num_clips))
+            num_clips = max(FEWEST_CLIPS, round(scale.clips * value.num_clips))
             return replace(value, look=look, size=scale.size, num_clips=num_clips, **classes)
         if isinstance(value, PixMatch):
             return replace(value, crop_size=scale.size[0])

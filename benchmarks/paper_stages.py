@@ -49,11 +49,14 @@ class Workshop:
     runs: dict[Stage, Run] = field(default_factory=dict)  # that were asked for
     failures: dict[Stage, str] = field(default_factory=dict)  # why there is no run; one sentence
     recipes: dict[tuple[Setting, int], dict[str, Recipe]] = field(default_factory=dict)
+    orders: dict[Stage, tuple[Stage, ...]] = field(default_factory=dict)
 
     def stages_of(self, setting: Setting, seed: int, system: str) -> tuple[Stage, ...]:
         """The trainings behind a system, each after what it starts from."""
         last = Stage(setting, seed, recipe_name(setting.family, system))
-        return tuple(dict.fromkeys(self._shared(stage) for stage in self._order(last)))
+        if last not in self.orders:
+            self.orders[last] = tuple(dict.fromkeys(self._shared(stage) for stage in self._order(last)))
+        return self.orders[last]
 
     def converted(self, stage: Stage) -> set[str]:
         """Runs of official weights that a stage starts from."""
@@ -67,9 +70,10 @@ class Workshop:
         """The last recipe of a system, on this setting's target even if the run is shared with others."""
         return self.recipe(Stage(setting, seed, recipe_name(setting.family, system)))
 
-    def is_known(self, stage: Stage) -> bool:
-        """Whether an earlier call trained it, by what the results say."""
-        return find(self.results["stages"], **self._place(stage)) is not None
+    def seconds_of(self, stage: Stage) -> float | None:
+        """How long it took in this call or an earlier one; None if the results do not say."""
+        entry = find(self.results["stages"], **self._place(stage))
+        return None if entry is None else float(entry["seconds"])
 
     def run_of(self, setting: Setting, seed: int, system: str) -> Run:
         """The last run of a system, trained now unless it is there.
