@@ -17,6 +17,7 @@ from training.data import CityscapesSeq, Viper, World
 from training.methods.pixmatch import PixMatch
 from training.methods.sfc import Sfc
 from training.recipe import Recipe
+from training.run_directory import save_checkpoint
 
 TINY = replace(SCALES["smoke"], clips=0.02, steps=0.001)
 SETTING = Setting("viper", "mid")
@@ -235,15 +236,13 @@ def test_a_stage_that_was_interrupted_is_gone_on_with(few_rows: None, tmp_path: 
 
 
 def patch_to_stop_at(patch: pytest.MonkeyPatch, step: int) -> list[int]:
-    import training.trainer
-
-    save, saved = training.trainer.save_checkpoint, []
+    saved: list[int] = []
 
     def save_and_stop(path: Path, checkpoint: dict[str, Any]) -> None:
-        save(path, checkpoint)
+        save_checkpoint(path, checkpoint)
         saved.append(checkpoint["step"])
         if checkpoint["step"] == step:
             raise KeyboardInterrupt
 
-    patch.setattr(training.trainer, "save_checkpoint", save_and_stop)
+    patch.setattr("training.trainer.save_checkpoint", save_and_stop)
     return saved
