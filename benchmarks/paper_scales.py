@@ -42,7 +42,7 @@ class Scale:
 SCALES: dict[ScaleName, Scale] = {
     "smoke": Scale((64, 128), 0.05, 0.01, 2e-5, DEMO_BACKBONE, seeds=1, is_telling=False),
     "cpu": Scale((64, 128), 1.0, 1.0, 1e-3, DEMO_BACKBONE, seeds=3, is_telling=True),
-    "gpu": Scale((256, 512), 10.0, 80.0, 1.0, "resnet18", seeds=3, is_telling=True),
+    "gpu": Scale((256, 512), 4.0, 80.0, 1.0, "resnet18", seeds=3, is_telling=True),
 }
 
 

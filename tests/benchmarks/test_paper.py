@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.paper import Options, main, run
 from benchmarks.paper_recipes import FAMILIES, recipe_name, recipes_of
+from benchmarks.paper_rows import Cell, time_left
 from benchmarks.paper_scales import SCALES, Folders, Setting, scaled_recipes, settings_of
 from benchmarks.paper_stages import Workshop
 from benchmarks.paper_tables import TABLES, Table
@@ -220,6 +221,32 @@ def test_real_data_keep_their_sizes_and_lie_where_they_were_said_to(tmp_path: Pa
     assert isinstance(recipe.source, Viper)
     assert isinstance(recipe.target, CityscapesSeq)
     assert recipe.source.root == recipe.target.root == tmp_path
+
+
+def test_looks_share_the_stages_that_see_no_target_and_are_judged_apart() -> None:
+    workshop = Workshop(Path(), TINY, Machine("cpu"), {"stages": []})
+    first, second = SETTING, replace(SETTING, target="target")
+    for system in ("source-only", "augmented", "raft-source-only"):
+        assert workshop.stages_of(first, 0, system) == workshop.stages_of(second, 0, system)
+    adapted = {stage.name for stage in workshop.stages_of(first, 0, "sfc")[-2:]}
+    assert adapted == {"demo-sfc-one", "demo"}
+    shared = set(workshop.stages_of(first, 0, "sfc")) & set(workshop.stages_of(second, 0, "sfc"))
+    assert {stage.name for stage in shared} == {
+        "demo-source-only-one", "demo-flow", "demo-source-only", "demo-sfm"
+    }  # fmt: skip
+    looks = [workshop.recipe_of(setting, 0, "source-only").validation.data for setting in (first, second)]
+    assert [data.look for data in looks if isinstance(data, World)] == ["mid", "target"]
+
+
+def test_the_time_left_is_that_of_the_steps_left() -> None:
+    workshop = Workshop(Path(), SCALES["cpu"], Machine("cpu"), {"stages": [], "cells": []})
+    cell = Cell(SETTING, 0, "source-only")
+    assert time_left(workshop, [cell]) == ""
+    where = {"classes": "viper", "target": "source", "seed": 0}
+    done = {**where, "recipe": "demo-source-only-one", "steps": 1000, "seconds": 600.0}  # 0.6 s a step
+    workshop.results["stages"].append(done)
+    assert time_left(workshop, [cell]) == "; about 26 min left"  # 2500 steps of flow and 100 of Accel
+    assert time_left(workshop, [cell, cell._replace(seed=1)]) == "; about 1 h 2 min left"  # and 3600
 
 
 def test_a_stage_that_was_interrupted_is_gone_on_with(few_rows: None, tmp_path: Path) -> None:
