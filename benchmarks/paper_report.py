@@ -64,6 +64,7 @@ def report(results: Results) -> str:
 def _preamble(results: Results) -> str:
     scale, seeds = results["scale"], sorted({cell["seed"] for cell in results["cells"]})
     commits = sorted({cell["commit"] for cell in results["cells"] if "commit" in cell})
+    several = " (several: rows that differ may be of different code)" if len(commits) > 1 else ""
     on = (
         "the data sets of the paper"
         if results["data"] == "real"
@@ -73,7 +74,7 @@ def _preamble(results: Results) -> str:
         "# The paper's tables",
         "",
         f"Scale `{scale['name']}` on {on}; seeds {', '.join(map(str, seeds))}; trained at commit"
-        f" {', '.join(commits) or 'unknown'}.",
+        f" {', '.join(commits) or 'unknown'}{several}.",
         "",
         "mIoU in percent on validation clips of the target, by the protocol of SFC's code, of the last checkpoint:"
         " mean, and lowest to highest over seeds. The paper's figures are of real data and larger networks: what can be"
@@ -154,10 +155,10 @@ HOLDS, UNSURE, CONTRADICTED = "holds", "**not shown**", "**contradicted**"
 
 
 def judge(gains: Sequence[float]) -> str:
-    """A gain on every one of at least two seeds holds; no gain on average contradicts; the rest shows nothing."""
-    if fmean(gains) <= 0:
-        return CONTRADICTED
-    return HOLDS if min(gains) > 0 and len(gains) > 1 else UNSURE
+    """Of at least two seeds: a gain on every one holds, no gain on average contradicts. The rest shows nothing."""
+    if len(gains) < 2:
+        return UNSURE
+    return CONTRADICTED if fmean(gains) <= 0 else HOLDS if min(gains) > 0 else UNSURE
 
 
 def differences(better: Figures, worse: Figures) -> list[float]:

@@ -18,6 +18,7 @@ from benchmarks.paper_results import Results, find, place, put
 from benchmarks.paper_scales import LOOKS, Scale, Setting, scaled_recipes
 from training.command_line import Machine
 from training.data import World
+from training.methods.flow_supervision import FlowSupervision
 from training.recipe import Recipe
 from training.run_directory import Run, RunError, read_run, recipe_difference
 from training.trainer import train
@@ -143,9 +144,11 @@ class Workshop:
         return any(_reads_target(self.recipe(needed)) for needed in self._order(stage))
 
     def _shared(self, stage: Stage) -> Stage:
-        """The stage in whose place all looks share one."""
-        is_own = stage.setting.is_real or self._sees_target(stage)
-        return stage if is_own else stage._replace(setting=Setting(stage.setting.classes, LOOKS[0]))
+        """The stage in whose place all looks share one, and all classes too if it knows none."""
+        if stage.setting.is_real or self._sees_target(stage):
+            return stage
+        knows_classes = not isinstance(self.recipe(stage).method, FlowSupervision)
+        return stage._replace(setting=Setting(stage.setting.classes if knows_classes else "viper", LOOKS[0]))
 
     def _domain(self, stage: Stage) -> str:
         return stage.setting.target if self._sees_target(stage) else "source"

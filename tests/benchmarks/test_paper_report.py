@@ -103,6 +103,7 @@ def test_a_method_that_harms_as_much_as_its_control_is_not_blamed_for_it() -> No
         ([1.0, 0.1], HOLDS),
         ([1.0, -0.1], UNSURE),
         ([5.0], UNSURE),
+        ([-5.0], UNSURE),
         ([0.0, 0.0], CONTRADICTED),
         ([-2.0, 1.0], CONTRADICTED),
     ],
