@@ -20,12 +20,13 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper_pictures import class_bars, figure_2, figure_5, frames_and_predictions
 from benchmarks.paper_points import FIGURE_SYSTEMS, add_figure
-from benchmarks.paper_report import Place, report
+from benchmarks.paper_report import report
 from benchmarks.paper_results import Results, find_all, open_results, write_results
 from benchmarks.paper_rows import Cell, fill_cells
 from benchmarks.paper_scales import SCALES, WORLD_HAS_LABEL_SETS, Folders, ScaleName, Setting, settings_of
 from benchmarks.paper_stages import Workshop, converted_run
 from benchmarks.paper_tables import PICTURED, TABLES, Classes
+from benchmarks.paper_verdicts import Place
 from benchmarks.training_step import machine
 from training.command_line import Machine, choose_device, logging_to_file, logging_to_stderr, user_errors_exit_with_2
 from training.label_spaces import LABEL_SPACES

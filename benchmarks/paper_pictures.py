@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from benchmarks.paper_report import FALLS, Place
+from benchmarks.paper_report import FALLS
 from benchmarks.paper_results import Results, find_all
 from benchmarks.paper_tables import Row, Table
+from benchmarks.paper_verdicts import Place
 from training.data.labelled_dataset import LabelledDataset
 from training.label_spaces import LabelSpace
 from training.models.video_segmenter import VideoSegmenter

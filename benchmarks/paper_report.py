@@ -1,46 +1,20 @@
-"""The tables in Markdown: the paper's figures, ours with their spread, and what contradicts the paper with a reason.
+"""The tables in Markdown: the paper's figures, ours with their spread, and what contradicts the paper with a reason."""
 
-Verdicts and reasons are computed from the figures of the same seeds, pairwise; nothing here knows what they will be.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.paper_results import Results, find_all
-from benchmarks.paper_tables import NUM_CLASSES, TABLES, Claim, Row, Table
+from benchmarks.paper_tables import NUM_CLASSES, TABLES, Row, Table
+from benchmarks.paper_verdicts import Place, Verdict, gap_closed, judge, spread, verdicts
 
-SMALL_GAP = 5.0  # points between source-only and target-only below which there is hardly a gap to close
-Figures = dict[int, float]  # by seed: mIoU in percent
-
-
-class Verdict(NamedTuple):
-    """What becomes of a claim."""
-
-    claim: str
-    paper: str
-    ours: str  # gain in points: mean, and lowest to highest over seeds
-    word: str
-    reason: str  # empty where the claim holds
-
-
-class Place(NamedTuple):
-    """One setting's results."""
-
-    results: Results
-    classes: str
-    target: str
-
-    def figures(self, system: str, with_statistics: bool = False) -> Figures:
-        """By seed, of the seeds that have one."""
-        column = "target_statistics" if with_statistics else "as_trained"
-        found = find_all(self.results["cells"], classes=self.classes, target=self.target, system=system)
-        return {cell["seed"]: cell[column]["miou"] for cell in found if column in cell}
-
-    def errors(self, system: str) -> list[str]:
-        """What kept seeds from having one."""
-        found = find_all(self.results["cells"], classes=self.classes, target=self.target, system=system)
-        return [f"seed {cell['seed']}: {cell['error']}" for cell in found if "error" in cell]
+FALLS = (
+    ("SegNet, FlowNet of the source", "segnet target, flow source", "segnet source, flow source"),
+    ("SegNet, FlowNet of the target", "segnet target, flow target", "segnet source, flow target"),
+    ("FlowNet, SegNet of the source", "segnet source, flow target", "segnet source, flow source"),
+    ("FlowNet, SegNet of the target", "segnet target, flow target", "segnet target, flow source"),
+)
+OPPOSED = -0.5  # correlation from which on mIoU is said to rise where the error falls
 
 
 def targets_of(results: Results, classes: str) -> list[str]:
@@ -78,7 +52,8 @@ def _preamble(results: Results) -> str:
         "",
         "mIoU in percent on validation clips of the target, by the protocol of SFC's code, of the last checkpoint:"
         " mean, and lowest to highest over seeds. The paper's figures are of real data and larger networks: what can be"
-        " compared is the order of rows. Rows in italics are controls, which the paper has not.",
+        " compared is the order of rows. Rows in italics are controls, which the paper has not. Of the gap: where a row"
+        " stands between source-only as trained (0 %) and target-only (100 %).",
     ]
     if not scale["is_telling"]:
         lines += ["", "**This scale only shows that everything runs. Its figures mean nothing.**"]
@@ -90,8 +65,8 @@ def table_text(number: int, table: Table, place: Place) -> str:
     lines = [
         f"## Table {number}: {table.title}. Target: {place.target}, {NUM_CLASSES[table.classes]} classes",
         "",
-        "| | the paper | as trained | with target statistics |",
-        "|---|---|---|---|",
+        "| | the paper | as trained | of the gap (%) | with target statistics | of the gap (%) |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [_row_text(row, place) for row in table.rows]
     failed = [f"- {row.title}: {error}" for row in table.rows for error in place.errors(row.system)]
@@ -105,10 +80,11 @@ def table_text(number: int, table: Table, place: Place) -> str:
 
 def _row_text(row: Row, place: Place) -> str:
     title = f"*{row.title}*" if row.is_control else row.title
-    paper = "" if row.paper is None else f"{row.paper:g}"
-    moved = spread(list(place.figures(row.system, with_statistics=True).values()))
-    plain = "" if row.with_statistics else spread(list(place.figures(row.system).values()))
-    return f"| {title} | {paper} | {plain} | {moved} |"
+    cells = [title, "" if row.paper is None else f"{row.paper:g}"]
+    for with_statistics in (False, True):
+        figures = {} if row.with_statistics and not with_statistics else place.figures(row.system, with_statistics)
+        cells += [spread(list(figures.values())), spread(gap_closed(figures, row.of, place), ".0f")]
+    return f"| {' | '.join(cells)} |"
 
 
 def _verdict_lines(found: Sequence[Verdict]) -> list[str]:
@@ -123,162 +99,48 @@ def _verdict_lines(found: Sequence[Verdict]) -> list[str]:
     return lines
 
 
-def spread(values: Sequence[float], form: str = ".1f") -> str:
-    """Mean, and lowest to highest where there are several."""
-    if not values:
-        return ""
-    mean = f"{fmean(values):{form}}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
-
-
-def verdicts(table: Table, place: Place) -> Iterator[Verdict]:
-    """What becomes of every claim that there are figures for."""
-    rows = {row.system: row for row in reversed(table.rows) if not row.with_statistics}
-    for claim in table.claims:
-        better, worse = place.figures(claim.better), place.figures(claim.worse, claim.worse_with_statistics)
-        gains = differences(better, worse)
-        if not gains:
-            continue
-        papers = rows[claim.better].paper, rows[claim.worse].paper
-        known = None if claim.is_implied or papers[0] is None or papers[1] is None else papers[0] - papers[1]
-        word = judge(gains)
-        yield Verdict(
-            claim=f"{_name(table, claim.better)} above {_name(table, claim.worse, claim.worse_with_statistics)}",
-            paper="implied" if known is None else f"{known:+.1f}",
-            ours=spread(gains, "+.2f"),
-            word=word,
-            reason="" if word == HOLDS else likely_reason(claim, place, gains),
-        )
-
-
-HOLDS, UNSURE, CONTRADICTED = "holds", "**not shown**", "**contradicted**"
-
-
-def judge(gains: Sequence[float]) -> str:
-    """Of at least two seeds: a gain on every one holds, no gain on average contradicts. The rest shows nothing."""
-    if len(gains) < 2:
-        return UNSURE
-    return CONTRADICTED if fmean(gains) <= 0 else HOLDS if min(gains) > 0 else UNSURE
-
-
-def differences(better: Figures, worse: Figures) -> list[float]:
-    """By seed, of the seeds that both have."""
-    return [better[seed] - worse[seed] for seed in sorted(better.keys() & worse.keys())]
-
-
-def likely_reason(claim: Claim, place: Place, gains: Sequence[float]) -> str:
-    """The first explanation that the figures bear out, in a sentence or two with them."""
-    return next(filter(None, _reasons(claim, place, gains)))
-
-
-def _reasons(claim: Claim, place: Place, gains: Sequence[float]) -> Iterator[str]:
-    of = claim.controls
-    source = place.figures(of.source_only)
-    gap = differences(place.figures(of.target_only), source)
-    if gap and fmean(gap) < SMALL_GAP:
-        yield (
-            f"Between source-only and the step-matched target-only lie {fmean(gap):.1f} points: there is hardly a gap"
-            " that adaptation could close. The networks are trained too short or the looks are too much alike."
-        )
-    yield _batch_norm(claim, place)
-    yield _photometric(claim, place)
-    yield _harm_without_loss(claim, place, gains)
-    if claim.worse not in (of.control, of.source_only):
-        with_statistics = differences(place.figures(claim.better, True), place.figures(claim.worse, True))
-        if with_statistics and judge(with_statistics) == HOLDS:
-            yield (
-                f"With target statistics on both rows the order is the paper's ({spread(with_statistics, '+.2f')}):"
-                " they differ in how far training moved BatchNorm's statistics, not in what it taught the weights."
-            )
-    if len(gains) == 1:
-        yield "One seed: the difference may be chance. Run more seeds."
-    if min(gains) < 0 < max(gains):
-        yield "The sign changes from seed to seed: the difference is smaller than what the seed alone does."
-    yield "None of the controls explains it: the method does not do here what it does in the paper."
-
-
-def _batch_norm(claim: Claim, place: Place) -> str:
-    """What of the gain over source-only comes without the flow loss."""
-    of = claim.controls
-    source = place.figures(of.source_only)
-    control = differences(place.figures(of.control), source)
-    statistics = differences(place.figures(of.source_only, True), source)
-    method = differences(place.figures(claim.better), source)
-    is_about_loss = claim.worse == of.control or claim.worse_with_statistics
-    if not (is_about_loss and control and statistics and method):
-        return ""
-    by_control, by_statistics, by_method = fmean(control), fmean(statistics), fmean(method)
-    if max(by_control, by_statistics) <= 0 or by_method > 2 * max(by_control, by_statistics):
-        return ""
-    return (
-        f"BatchNorm is the confound: over source-only, the same training without the flow loss gains {by_control:+.1f}"
-        f" and re-estimating BatchNorm statistics on target frames {by_statistics:+.1f} without any training, the"
-        f" method {by_method:+.1f}. Target frames that are forwarded in training mode move the statistics; of the flow"
-        f" loss itself is left {by_method - by_control:+.1f}."
-    )
-
-
-def _photometric(claim: Claim, place: Place) -> str:
-    """What random colours of the source gain where a method does not gain more."""
-    gain = differences(place.figures(claim.controls.augmented), place.figures(claim.controls.source_only))
-    if claim.worse != claim.controls.augmented or not gain or fmean(gain) <= 0:
-        return ""
-    return (
-        f"Random colours of the source gain {fmean(gain):+.1f} over source-only without any target frame: what this"
-        " target looks different in is mostly photometric, and plain augmentation reaches that."
-    )
-
-
-def _harm_without_loss(claim: Claim, place: Place, gains: Sequence[float]) -> str:
-    """Whether the control falls below source-only too where the method does."""
-    control = differences(place.figures(claim.controls.control), place.figures(claim.controls.source_only))
-    is_method_below = claim.worse == claim.controls.source_only and fmean(gains) <= 0
-    if not is_method_below or not control or fmean(control) > 0:
-        return ""
-    return (
-        f"The same training without the flow loss does not gain over source-only either ({fmean(control):+.1f}): what"
-        " harms is training on, not the flow loss."
-    )
-
-
-def _name(table: Table, system: str, with_statistics: bool = False) -> str:
-    titles = (row.title for row in table.rows if (row.system, row.with_statistics) == (system, with_statistics))
-    return next(titles, system)
-
-
 def figure_2_text(results: Results) -> str:
     """The falls of both networks."""
     lines = []
     for place, entries in _by_place(results["figure_2"]).items():
-        lines += [
-            "",
-            f"Target: {place}. Points lost when one network is trained on the source instead of it:",
-            "",
-        ]
+        lines += ["", f"Target: {place}. Points lost when one network is trained on the source instead of it:", ""]
         lines += ["| | as trained | with target statistics |", "|---|---|---|"]
         for title, here, there in FALLS:
-            cells = (
-                spread([entry[column][here] - entry[column][there] for entry in entries])
-                for column in ("as_trained", "target_statistics")
-            )
+            cells = (spread(_falls(entries, column, here, there)) for column in ("as_trained", "target_statistics"))
             lines.append(f"| {title} | {' | '.join(cells)} |")
-        errors = (spread([entry["epe"][domain]["epe"] for entry in entries], ".3f") for domain in ("source", "target"))
-        source, target = errors
+        source, target = (spread([entry["epe"][of]["epe"] for entry in entries], ".3f") for of in ("source", "target"))
         none = spread([entry["epe"]["source"]["epe_of_no_flow"] for entry in entries], ".3f")
         lines += [
             "",
             f"End-point error on the target (quarter-resolution pixels): flow network of the source {source}, of the"
             f" target {target}, no flow {none}.",
+            "",
+            _contrast(entries),
         ]
     return "\n".join(["## Figure 2: what falls from source to target", *lines]) if lines else ""
 
 
-FALLS = (
-    ("SegNet, FlowNet of the source", "segnet target, flow source", "segnet source, flow source"),
-    ("SegNet, FlowNet of the target", "segnet target, flow target", "segnet source, flow target"),
-    ("FlowNet, SegNet of the source", "segnet source, flow target", "segnet source, flow source"),
-    ("FlowNet, SegNet of the target", "segnet target, flow target", "segnet target, flow source"),
-)
+def _falls(entries: Sequence[Results], column: str, here: str, there: str) -> list[float]:
+    return [entry[column][here] - entry[column][there] for entry in entries]
+
+
+def _contrast(entries: Sequence[Results]) -> str:
+    """Whether segmentation falls more than flow, each beside a partner of the source, and how far it is BatchNorm."""
+    (_, *segnet), (_, *flow) = FALLS[0], FALLS[2]
+    of_segnet, of_flow = _falls(entries, "as_trained", *segnet), _falls(entries, "as_trained", *flow)
+    word = judge([a - b for a, b in zip(of_segnet, of_flow, strict=True)])
+    rest, fall = fmean(_falls(entries, "target_statistics", *segnet)), fmean(of_segnet)
+    text = (
+        f"The paper's contrast, that the segmentation network falls and the flow network hardly does: {word}, as"
+        f" trained they lose {fall:.1f} and {fmean(of_flow):.1f} points."
+    )
+    if fall > 0:
+        share = 100 * (fall - rest) / fall
+        text += (
+            f" With re-estimated BatchNorm statistics {rest:.1f} of the {fall:.1f} remain, so {share:.0f} % of the fall"
+            " is statistics."
+        )
+    return text
 
 
 def figure_5_text(results: Results) -> str:
@@ -289,7 +151,9 @@ def figure_5_text(results: Results) -> str:
         for system in ("sfc-one", "control-one"):
             found = [correlation(entry["curves"][system]) for entry in entries]
             told = ", ".join("undefined" if value is None else f"{value:+.2f}" for value in found)
-            lines.append(f"- {'SFC' if system == 'sfc-one' else 'without the flow loss'}: {told}")
+            known = [value for value in found if value is not None]
+            word = "" if not known else _as_in_the_paper(fmean(known))
+            lines.append(f"- {'SFC' if system == 'sfc-one' else 'without the flow loss'}: {told}{word}")
     if not lines:
         return ""
     note = (
@@ -297,6 +161,10 @@ def figure_5_text(results: Results) -> str:
         " near -1). Where the control shows the same, the error falls because predictions get better, not the reverse."
     )
     return "\n".join(["## Figure 5: mIoU against the flow's error", "", note, *lines])
+
+
+def _as_in_the_paper(mean: float) -> str:
+    return ", as in the paper" if mean < OPPOSED else ", **not as in the paper**"
 
 
 def correlation(curve: Sequence[dict[str, float]]) -> float | None:

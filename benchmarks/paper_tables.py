@@ -10,6 +10,26 @@ Classes = Literal["viper", "synthia"]  # whose label set, of `training.label_spa
 NUM_CLASSES: dict[Classes, int] = {"viper": 15, "synthia": 11}  # that the means are of
 
 
+class Controls(NamedTuple):
+    """The systems that tell what of a gain is whose; what reasons are computed from."""
+
+    source_only: str
+    control: str  # the method's training without its flow loss
+    augmented: str  # source-only in random colours
+    target_only: str  # labels of the target, as many steps as the method
+
+
+def _controls(prefix: str = "", suffix: str = "") -> Controls:
+    systems = (f"{prefix}{name}{suffix}" for name in ("source-only", "control", "augmented", "target-only"))
+    return Controls(*systems)
+
+
+ACCEL, STAGE_ONE, DFF, DA_VSS, RAFT = (
+    _controls(), _controls(suffix="-one"), _controls("dff-"), _controls("da-vss-"), _controls("raft-"),
+)  # fmt: skip
+STAGE_TWO_ALONE = Controls("source-only", "control-two", "augmented", "target-only")
+
+
 class Row(NamedTuple):
     """A system in a table."""
 
@@ -18,15 +38,7 @@ class Row(NamedTuple):
     paper: float | None = None  # mIoU in percent, where the paper prints one that we know
     is_control: bool = False  # of ours: the paper has no such row
     with_statistics: bool = False  # judged with BatchNorm statistics of the target instead of as trained
-
-
-class Controls(NamedTuple):
-    """The systems that tell what of a gain is whose; what reasons are computed from."""
-
-    source_only: str
-    control: str  # the method's training without its flow loss
-    augmented: str  # source-only in random colours
-    target_only: str  # labels of the target, as many steps as the method
+    of: Controls = ACCEL  # what it is measured between
 
 
 class Claim(NamedTuple):
@@ -48,13 +60,13 @@ class Table(NamedTuple):
     claims: tuple[Claim, ...]
 
 
-def _controls(prefix: str = "", suffix: str = "") -> Controls:
-    systems = (f"{prefix}{name}{suffix}" for name in ("source-only", "control", "augmented", "target-only"))
-    return Controls(*systems)
+def _among(of: Controls, *rows: Row) -> tuple[Row, ...]:
+    return tuple(row._replace(of=of) for row in rows)
 
 
 def _control_rows(of: Controls, what: str = "") -> tuple[Row, ...]:
-    return (
+    return _among(
+        of,
         Row(f"{what}source-only, BatchNorm statistics of the target", of.source_only, None, True, with_statistics=True),
         Row(f"{what}SFC's training without the flow loss", of.control, is_control=True),
         Row(f"{what}source-only, source in random colours", of.augmented, is_control=True),
@@ -70,12 +82,6 @@ def _claims(of: Controls, method: str) -> tuple[Claim, ...]:
         Claim(method, of.source_only, of, is_implied=True, worse_with_statistics=True),
         Claim(method, of.augmented, of, is_implied=True),
     )
-
-
-ACCEL, STAGE_ONE, DFF, DA_VSS, RAFT = (
-    _controls(), _controls(suffix="-one"), _controls("dff-"), _controls("da-vss-"), _controls("raft-"),
-)  # fmt: skip
-STAGE_TWO_ALONE = Controls("source-only", "control-two", "augmented", "target-only")
 
 
 def _all_methods(classes: Classes, source_only: float, sfc: float, sfc_tpl: float) -> Table:
@@ -103,10 +109,13 @@ TABLES: dict[int, Table] = {
         "The stages apart: stage one, and stage two on the SegNet of source-only",
         "viper",
         (
-            Row("stage one: source-only", "source-only-one", 37.62),
-            Row("stage one: DA-VSN", "da-vsn-one", 45.12),
-            Row("stage one: TPS", "tps-one", 46.71),
-            Row("stage one: SFC", "sfc-one", 48.87),
+            *_among(
+                STAGE_ONE,
+                Row("stage one: source-only", "source-only-one", 37.62),
+                Row("stage one: DA-VSN", "da-vsn-one", 45.12),
+                Row("stage one: TPS", "tps-one", 46.71),
+                Row("stage one: SFC", "sfc-one", 48.87),
+            ),
             *_control_rows(STAGE_ONE, "stage one: "),
             Row("stage two alone: source-only", "source-only", 37.39),
             Row("stage two alone: DA-VSN", "da-vsn-two", 44.93),
@@ -130,11 +139,11 @@ TABLES: dict[int, Table] = {
         "SFC in other video segmenters",
         "viper",
         (
-            Row("DFF: source-only", "dff-source-only", 37.04),
-            Row("DFF: SFC", "dff-sfc", 48.51),
+            *_among(DFF, Row("DFF: source-only", "dff-source-only", 37.04), Row("DFF: SFC", "dff-sfc", 48.51)),
             *_control_rows(DFF, "DFF: "),
-            Row("DA-VSS: source-only", "da-vss-source-only", 38.70),
-            Row("DA-VSS: SFC", "da-vss-sfc", 48.97),
+            *_among(
+                DA_VSS, Row("DA-VSS: source-only", "da-vss-source-only", 38.70), Row("DA-VSS: SFC", "da-vss-sfc", 48.97)
+            ),
             *_control_rows(DA_VSS, "DA-VSS: "),
         ),
         (*_claims(DFF, "dff-sfc"), *_claims(DA_VSS, "da-vss-sfc")),
@@ -146,8 +155,7 @@ TABLES: dict[int, Table] = {
             Row("FlowNet: source-only", "source-only", 37.39),
             Row("FlowNet: SFC", "sfc", 51.05),
             *_control_rows(ACCEL, "FlowNet: "),
-            Row("RAFT: source-only", "raft-source-only", 38.64),
-            Row("RAFT: SFC", "raft-sfc", 51.57),
+            *_among(RAFT, Row("RAFT: source-only", "raft-source-only", 38.64), Row("RAFT: SFC", "raft-sfc", 51.57)),
             *_control_rows(RAFT, "RAFT: "),
         ),
         (*_claims(ACCEL, "sfc"), *_claims(RAFT, "raft-sfc"), Claim("raft-sfc", "sfc", RAFT)),

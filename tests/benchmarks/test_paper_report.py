@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.paper_report import CONTRADICTED, HOLDS, UNSURE, Place, correlation, judge, report, table_text, verdicts
+from benchmarks.paper_report import correlation, report, table_text
 from benchmarks.paper_results import put
-from benchmarks.paper_tables import TABLES
+from benchmarks.paper_tables import ACCEL, TABLES
+from benchmarks.paper_verdicts import CONTRADICTED, HOLDS, UNSURE, Place, gap_closed, judge, verdicts
 
 Results = dict[str, Any]
 
@@ -44,9 +45,11 @@ def found(of: Results) -> dict[str, Any]:
 
 def test_figures_are_means_with_their_range_beside_the_papers() -> None:
     lines = table_text(1, TABLES[1], Place(CONFOUNDED, "viper", "mid")).splitlines()
-    assert "| SFC | 51.1 | 38.5 (37.5 to 39.5) | 41.5 (41.0 to 42.0) |" in lines
-    assert "| *source-only, BatchNorm statistics of the target* |  |  | 41.0 (40.0 to 42.0) |" in lines
-    assert "| AdvEnt |  |  |  |" in lines  # neither the paper's figure is known nor ours
+    assert "| SFC | 51.1 | 38.5 (37.5 to 39.5) | 66 (65 to 67) | 41.5 (41.0 to 42.0) | 77 (77 to 78) |" in lines
+    assert (
+        "| *source-only, BatchNorm statistics of the target* |  |  |  | 41.0 (40.0 to 42.0) | 75 (74 to 77) |" in lines
+    )
+    assert "| AdvEnt |  |  |  |  |  |" in lines  # neither the paper's figure is known nor ours
 
 
 def test_a_gain_on_every_seed_holds() -> None:
@@ -134,7 +137,7 @@ def test_figure_5_tells_whether_both_fall_together() -> None:
             {"classes": "viper", "target": "mid", "seed": 0, "curves": {"sfc-one": falling, "control-one": falling[:1]}}
         ]
     }
-    assert "- SFC: -1.00\n- without the flow loss: undefined" in report(of)
+    assert "- SFC: -1.00, as in the paper\n- without the flow loss: undefined" in report(of)
 
 
 def test_figure_2_tells_what_each_network_loses() -> None:
@@ -150,6 +153,28 @@ def test_figure_2_tells_what_each_network_loses() -> None:
     assert "| SegNet, FlowNet of the source | 30.0 | 30.0 |" in lines
     assert "| FlowNet, SegNet of the target | 2.0 | 2.0 |" in lines
     assert any("of the source 0.450, of the target 0.370, no flow 1.000" in line for line in lines)
+
+
+def test_figure_2_tells_how_much_of_the_fall_is_statistics() -> None:
+    names = ("segnet source, flow source", "segnet target, flow source", "segnet source, flow target")
+    pairs = dict(zip((*names, "segnet target, flow target"), (20.0, 50.0, 21.0, 52.0), strict=True))
+    moved = pairs | {"segnet source, flow source": 43.0}
+    entries = [
+        {
+            "classes": "viper", "target": "mid", "seed": seed, "as_trained": pairs, "target_statistics": moved,
+            "epe": {domain: {"epe": 0.4, "epe_of_no_flow": 1.0} for domain in ("source", "target")},
+        }
+        for seed in range(2)
+    ]  # fmt: skip
+    text = report(results() | {"figure_2": entries})
+    assert "holds, as trained they lose 30.0 and 1.0 points" in text
+    assert "7.0 of the 30.0 remain, so 77 % of the fall is statistics" in text
+
+
+def test_the_gap_is_that_between_source_only_and_target_only() -> None:
+    of = results(source_only=([20.0, 30.0], [0.0, 0.0]), target_only=([40.0, 30.0], [0.0, 0.0]))
+    place = Place(of, "viper", "mid")
+    assert gap_closed({0: 35.0, 1: 30.0, 2: 30.0}, ACCEL, place) == [75.0]  # seed 1 has no gap, seed 2 no controls
 
 
 def test_an_entry_replaces_the_one_of_its_place_and_no_other() -> None:
