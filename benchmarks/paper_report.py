@@ -63,7 +63,9 @@ def _preamble(results: Results) -> str:
 def table_text(number: int, table: Table, place: Place) -> str:
     """One table on one target."""
     lines = [
-        f"## Table {number}: {table.title}. Target: {place.target}, {NUM_CLASSES[table.classes]} classes",
+        f"## Table {number}: {table.title}, on {place.target}",
+        "",
+        f"Here: {_here(place)}.",
         "",
         "| | the paper | as trained | of the gap (%) | with target statistics | of the gap (%) |",
         "|---|---|---|---|---|---|",
@@ -76,6 +78,12 @@ def table_text(number: int, table: Table, place: Place) -> str:
     if found:
         lines += ["", *_verdict_lines(found)]
     return "\n".join(lines)
+
+
+def _here(place: Place) -> str:
+    is_real = place.results["data"] == "real"
+    where = "the data sets of the paper" if is_real else f"the embedded world, from its source look to {place.target!r}"
+    return f"{where}, {NUM_CLASSES[place.classes]} classes"
 
 
 def _row_text(row: Row, place: Place) -> str:

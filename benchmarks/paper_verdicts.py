@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from benchmarks.paper_results import Results, find_all
-from benchmarks.paper_tables import Claim, Controls, Table
+from benchmarks.paper_tables import Claim, Classes, Controls, Table
 
 SMALL_GAP = 5.0  # points between source-only and target-only below which there is hardly a gap to close
 Figures = dict[int, float]  # by seed: mIoU in percent
@@ -28,7 +28,7 @@ class Place(NamedTuple):
     """One setting's results."""
 
     results: Results
-    classes: str
+    classes: Classes
     target: str
 
     def figures(self, system: str, with_statistics: bool = False) -> Figures:
