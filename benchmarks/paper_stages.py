@@ -20,7 +20,7 @@ from training.command_line import Machine
 from training.data import World
 from training.methods.flow_supervision import FlowSupervision
 from training.recipe import Recipe
-from training.run_directory import Run, RunError, read_run, recipe_difference
+from training.run_directory import RUN_FILE, Run, RunError, read_run, recipe_difference
 from training.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -101,8 +101,7 @@ class Workshop:
 
     def _trained(self, stage: Stage) -> Run:
         recipe, folder = self.recipe(stage), self._folder(stage)
-        is_begun = folder.exists()
-        if is_begun:
+        if (folder / RUN_FILE).exists():
             run = read_run(folder)
             if difference := recipe_difference(run, recipe):
                 raise RunError(f"{folder} was trained with {difference}: remove it or choose another --out")
@@ -111,7 +110,7 @@ class Workshop:
         before = {needed: self._needed(stage, needed) for needed in recipe.prerequisites()}
         logger.info("%s, %s, seed %d: %d steps", stage.name, stage.setting.title, stage.seed, recipe.steps)
         started = time.monotonic()
-        run = train(stage.name, recipe, folder, before.__getitem__, self.machine, resume=is_begun)
+        run = train(stage.name, recipe, folder, before.__getitem__, self.machine, resume=folder.exists())
         self._note(stage, round(time.monotonic() - started, 2))
         return run
 
