@@ -167,7 +167,7 @@ def _grid(workshop: Workshop, setting: Setting, device: torch.device) -> Figure 
             segmenters[title] = cast("VideoSegmenter", workshop.runs[stage].networks()["segmenter"]).to(device)
     if not segmenters:
         return None
-    data = workshop.recipe_of(setting, 0, "source-only").validation.data
+    data = workshop.target_validation(setting, 0)
     return frames_and_predictions(segmenters, open_labelled(data), data.label_space, device)
 
 

@@ -52,7 +52,7 @@ def add_figure_2(workshop: Workshop, setting: Setting, seed: int) -> None:
         for systems in (SEGNETS, FLOW_NETS)
     )
     recipe = workshop.recipe_of(setting, seed, "source-only")
-    validation = recipe.validation.data
+    validation = workshop.target_validation(setting, seed)
     assert isinstance(validation, World)
     with_flow = WorldFlow(
         look=validation.look, split=validation.split, size=validation.size, num_clips=validation.num_clips,

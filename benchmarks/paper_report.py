@@ -50,9 +50,9 @@ def _preamble(results: Results) -> str:
         f"Scale `{scale['name']}` on {on}; seeds {', '.join(map(str, seeds))}; trained at commit"
         f" {', '.join(commits) or 'unknown'}{several}.",
         "",
-        "mIoU in percent on validation clips of the target, by the protocol of SFC's code, of the last checkpoint:"
-        " mean, and lowest to highest over seeds. The paper's figures are of real data and larger networks: what can be"
-        " compared is the order of rows. Rows in italics are controls, which the paper has not. Of the gap: where a row"
+        "mIoU in percent on validation clips of the target, by the protocol of SFC's code: mean, and lowest to highest"
+        " over seeds. The paper's figures are of real data and larger networks: what can be compared is the"
+        " order of rows. Rows in italics are controls, which the paper has not. Of the gap: where a row"
         " stands between source-only as trained (0 %) and target-only (100 %).",
     ]
     if not scale["is_telling"]:

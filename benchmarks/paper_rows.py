@@ -68,9 +68,10 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
         device = choose_device(workshop.machine.device)
         recipe = workshop.recipe_of(*cell)
         segmenter = cast("VideoSegmenter", run.networks()["segmenter"]).to(device)
-        as_trained = measured(segmenter, recipe.validation.data, device)
+        validation = workshop.target_validation(cell.setting, cell.seed)
+        as_trained = measured(segmenter, validation, device)
         moved = with_statistics_of_target(segmenter, recipe.target, device)
-        of_target = measured(moved, recipe.validation.data, device)
+        of_target = measured(moved, validation, device)
     except Exception as error:  # like a training, an evaluation must not cost the other rows
         logger.exception("the evaluation of %s failed", run.folder)
         raise StageFailedError(f"the evaluation of {run.name} failed: {one_sentence(error)}") from error

@@ -17,7 +17,7 @@ from benchmarks.paper_recipes import recipe_name
 from benchmarks.paper_results import Results, find, place, put
 from benchmarks.paper_scales import LOOKS, Scale, Setting, scaled_recipes
 from training.command_line import Machine
-from training.data import World
+from training.data import DataConfig, World
 from training.methods.flow_supervision import FlowSupervision
 from training.recipe import Recipe
 from training.run_directory import RUN_FILE, Run, RunError, read_run, recipe_difference
@@ -70,6 +70,10 @@ class Workshop:
     def recipe_of(self, setting: Setting, seed: int, system: str) -> Recipe:
         """The last recipe of a system, on this setting's target even if the run is shared with others."""
         return self.recipe(Stage(setting, seed, recipe_name(setting.family, system)))
+
+    def target_validation(self, setting: Setting, seed: int) -> DataConfig:
+        """What every system of a setting is judged on; a recipe may choose its checkpoint by other frames."""
+        return self.recipe_of(setting, seed, "source-only").validation.data
 
     def seconds_of(self, stage: Stage) -> float | None:
         """How long it took in this call or an earlier one; None if the results do not say."""
@@ -167,6 +171,6 @@ def one_sentence(error: Exception) -> str:
 
 
 def _reads_target(recipe: Recipe) -> bool:
-    source = recipe.source
-    is_source = not isinstance(source, World) or source.look == "source"
+    chosen_by = [recipe.validation.data] if recipe.keep_best else []
+    is_source = all(not isinstance(data, World) or data.look == "source" for data in (recipe.source, *chosen_by))
     return recipe.method.num_target_frames() > 0 or not is_source
