@@ -117,7 +117,8 @@ def _cells(options: Options, settings: tuple[Setting, ...], seeds: range) -> Ite
         for number in options.tables:
             for setting in settings:
                 if TABLES[number].classes == setting.classes:
-                    yield from (Cell(setting, seed, row.system) for row in TABLES[number].rows)
+                    rows = (row for row in TABLES[number].rows if not (row.is_of_the_world and setting.is_real))
+                    yield from (Cell(setting, seed, row.system) for row in rows)
 
 
 def _require_official_weights(workshop: Workshop, cells: list[Cell]) -> None:

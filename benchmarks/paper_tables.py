@@ -39,6 +39,7 @@ class Row(NamedTuple):
     is_control: bool = False  # of ours: the paper has no such row
     with_statistics: bool = False  # judged with BatchNorm statistics of the target instead of as trained
     of: Controls = ACCEL  # what it is measured between
+    is_of_the_world: bool = False  # there is no recipe of it for the data sets of the paper
 
 
 class Claim(NamedTuple):
