@@ -6,6 +6,7 @@ and seeds to what the folder holds, and tries again what failed. Writes into --o
 the run directories below runs/. How to read them is in benchmarks/README.md.
 """
 
+import itertools
 import json
 import logging
 import sys
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper_pictures import class_bars, figure_2, figure_5, frames_and_predictions
 from benchmarks.paper_points import FIGURE_SYSTEMS, add_figure
-from benchmarks.paper_report import report
+from benchmarks.paper_report import report, write_tables
 from benchmarks.paper_results import Results, find_all, open_results, write_results
 from benchmarks.paper_rows import Cell, fill_cells
 from benchmarks.paper_scales import SCALES, WORLD_HAS_LABEL_SETS, Folders, ScaleName, Setting, settings_of
@@ -75,7 +76,13 @@ def run(options: Options) -> Results:
     results = open_results(options.out, options.scale, scale, options.folders != Folders())
     workshop = Workshop(options.out, scale, options.machine, results)
     cells = list(_cells(options, settings, seeds))
-    _require_official_weights(workshop, cells)
+    for_figures = [
+        Cell(setting, seed, system)
+        for number in options.figures
+        for setting, seed in itertools.product(settings, seeds)
+        for system in FIGURE_SYSTEMS[number]
+    ]
+    _require_official_weights(workshop, [*cells, *for_figures])
     with logging_to_file(options.out / "paper.log", "a"):
         results["tables"] = sorted({*results["tables"], *options.tables})
         results["figures"] = sorted({*results["figures"], *options.figures})
@@ -84,8 +91,7 @@ def run(options: Options) -> Results:
         results["failed_figures"] = []
         _fill_figures(workshop, options, settings, seeds)
         write_results(options.out, results)
-        text = report(results)
-        write_aside(options.out / "tables.md", lambda path: path.write_text(text, encoding="utf-8"))
+        write_tables(options.out, results)
         for name, figure in _pictures(workshop, settings, device):
             _save(figure, options.out / f"{name}.png")
         logger.info("wrote results.json, tables.md and plots into %s", options.out)

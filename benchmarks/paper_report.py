@@ -1,12 +1,14 @@
 """The tables in Markdown: the paper's figures, ours with their spread, and what contradicts the paper with a reason."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmarks.paper_results import Results, find_all
 from benchmarks.paper_tables import NUM_CLASSES, TABLES, Row, Table
 from benchmarks.paper_verdicts import Place, Verdict, gap_closed, judge, spread, verdicts
+from training.run_directory import write_aside
 
 FALLS = (
     ("SegNet, FlowNet of the source", "segnet target, flow source", "segnet source, flow source"),
@@ -33,6 +35,12 @@ def report(results: Results) -> str:
     if results["failed_figures"]:
         parts.append("\n".join(["Figures that failed:", "", *(f"- {why}" for why in results["failed_figures"])]))
     return "\n\n".join(parts) + "\n"
+
+
+def write_tables(folder: Path, results: Results) -> None:
+    """Puts all tables into the folder as tables.md."""
+    text = report(results)
+    write_aside(folder / "tables.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _preamble(results: Results) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from benchmarks.paper_report import write_tables
 from benchmarks.paper_results import Results, find, place, put, write_results
 from benchmarks.paper_scales import Setting
 from benchmarks.paper_stages import StageFailedError, Workshop, one_sentence
@@ -38,7 +39,7 @@ class Cell(NamedTuple):
 
 
 def fill_cells(workshop: Workshop, cells: Iterable[Cell]) -> None:
-    """Trains and evaluates what is not yet in the results, and writes them after each cell."""
+    """Trains and evaluates what is not yet in the results; writes them and the tables after each cell."""
     todo = list(dict.fromkeys(cells))
     for number, cell in enumerate(todo, 1):
         where = place(cell.setting, cell.seed)
@@ -55,6 +56,7 @@ def fill_cells(workshop: Workshop, cells: Iterable[Cell]) -> None:
         except StageFailedError as error:
             put(workshop.results["cells"], {**where, "system": cell.system, "error": str(error)}, "system")
         write_results(workshop.folder, workshop.results)
+        write_tables(workshop.folder, workshop.results)
 
 
 def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
