@@ -11,7 +11,7 @@ from training.data import DataConfig
 from training.data.clip import FlowClip, LabelledClip
 from training.methods.distortion_pretraining import distortion_examples, distortion_loss
 from training.methods.flow_supervision import quarter_flow
-from training.methods.losses import end_point_error
+from training.methods.losses import end_point_error, prediction_flow_loss
 from training.methods.method import Networks
 from training.metrics import confusion_matrix, mean_iou
 from training.models.distortion import DistortionMap
@@ -50,6 +50,27 @@ class SegmentationValidation(Validation):
     def score(self, measures: Measures) -> float:
         """The mean IoU."""
         return measures["miou"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConsistencyValidation(SegmentationValidation):
+    """The mean IoU and, beside it, what SFC minimises: of the networks "segmenter", "sfm" and "teacher_flow"."""
+
+    softmax_scale: float = 100.0  # lambda_s, Eq. 3
+
+    @torch.no_grad()
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """`miou` in percent, and `epe` of the flow that predictions imply, in quarter-resolution pixels (Fig. 5)."""
+        segmenter = cast("VideoSegmenter", networks["segmenter"])
+        sfm, teacher_flow = cast("FlowNet", networks["sfm"]), cast("FlowNet", networks["teacher_flow"])
+        total, num_clips = 0.0, 0
+        for clip in DataLoader(cast("Dataset[LabelledClip]", self.data.open()), BATCH):
+            frames = clip.frames[:, -2:].to(device)
+            pair = frames[:, 1], frames[:, 0]
+            scores = segmenter(frames), segmenter(frames[:, :1])
+            error = prediction_flow_loss(sfm, teacher_flow(*pair), scores, pair, self.softmax_scale)
+            total, num_clips = total + len(frames) * float(error), num_clips + len(frames)
+        return {**super().measure(networks, device), "epe": total / num_clips}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +128,7 @@ class DistortionValidation(Validation):
 
 VALIDATIONS: tuple[type[Validation], ...] = (
     SegmentationValidation,
+    FlowConsistencyValidation,
     FlowValidation,
     SfmValidation,
     DistortionValidation,

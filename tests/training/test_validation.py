@@ -19,6 +19,7 @@ from training.models.video_segmenter import KeyState, Propagation, VideoSegmente
 from training.validation import (
     BATCH,
     DistortionValidation,
+    FlowConsistencyValidation,
     FlowValidation,
     SegmentationValidation,
     SfmValidation,
@@ -163,6 +164,16 @@ def test_the_implied_flow_is_compared_with_the_teachers_for_every_class_in_the_c
     distances = [((count - 3) ** 2 + 4**2) ** 0.5 for count in (1, 3)]
     measures = SfmValidation(data=Handmade(clips)).measure(networks, CPU)
     assert measures == {"epe": pytest.approx(sum(distances) / 2)}
+
+
+def test_the_flow_that_predictions_imply_is_measured_beside_their_mean_iou() -> None:
+    # Of five clips in two batches. All three classes add their flow, whatever is predicted: 3 against (3, 4).
+    clips = tuple(labelled(all_of(category), 0.0, category / 10) for category in (0, 1, 1, 2, 0))
+    networks: Networks = {"segmenter": Reader(), "sfm": Constant(1, 0), "teacher_flow": Constant(3, 4)}
+    validation = FlowConsistencyValidation(data=Handmade(clips))
+    measures = validation.measure(networks, CPU)
+    assert measures == {"miou": 100.0, "epe": pytest.approx(4)}
+    assert validation.score(measures) == 100.0
 
 
 @pytest.mark.parametrize("validation", [FlowValidation(data=Handmade(())), SfmValidation(data=Handmade(()))])
