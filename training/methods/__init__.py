@@ -6,6 +6,7 @@ from training.methods.advent import AdvEnt
 from training.methods.da_vsn import DaVsn
 from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_supervision import FlowSupervision
+from training.methods.mean_teacher import MeanTeacher
 from training.methods.method import Method
 from training.methods.pixmatch import PixMatch
 from training.methods.sfc import Sfc
@@ -27,4 +28,5 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "pixmatch": PixMatch,
     "tps": Tps,
     "tpl": Tpl,
+    "mean_teacher": MeanTeacher,
 }

@@ -37,6 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "pixmatch": {"fourier_weight": 0.1, "cut_mix_weight": 0.1, "crop_size": 24},
     "tps": {"teacher_flow": FLOW_NET},
     "tpl": {"teacher_flow": FLOW_NET},  # around a small "sfc", if no other method is given
+    "mean_teacher": {"threshold": 0.3},  # which a network without training can exceed
 }
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source
