@@ -11,6 +11,7 @@ from training.data import DataConfig
 from training.data.clip import Clip, FlowClip, LabelledClip
 from training.data.unlabelled import Unlabelled
 from training.methods.distortion_pretraining import distortion_examples, distortion_loss
+from training.methods.flow_ratio_pretraining import flow_ratio_losses
 from training.methods.flow_supervision import quarter_flow
 from training.methods.losses import end_point_error
 from training.methods.method import Networks
@@ -88,6 +89,25 @@ class SfmValidation(Validation):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FlowRatioValidation(Validation):
+    """How much better "flow_ratio" knows the class with the flow of "teacher_flow" than by position alone."""
+
+    @torch.no_grad()
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """Mean cross entropy of either classifier over clips, `with_flow` and `of_position`, in nats."""
+        losses = []
+        for batch in DataLoader(cast("Dataset[LabelledClip]", self.data.open()), 1):
+            clip = LabelledClip(*(tensor.to(device) for tensor in batch))
+            losses.append(torch.stack(flow_ratio_losses(networks, clip)))
+        with_flow, of_position = torch.stack(losses).mean(0).tolist()
+        return {"with_flow": with_flow, "of_position": of_position}
+
+    def score(self, measures: Measures) -> float:
+        """What flow adds, in nats."""
+        return measures["of_position"] - measures["with_flow"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistortionValidation(Validation):
     """How well "dmnet" tells where scores of "segmenter" that came along the flow of "flow_net" are wrong."""
 
@@ -158,6 +178,7 @@ VALIDATIONS: tuple[type[Validation], ...] = (
     ConfidenceValidation,
     FlowValidation,
     SfmValidation,
+    FlowRatioValidation,
     DistortionValidation,
 )
 

@@ -13,6 +13,7 @@ from training.label_spaces import ClassInfo, LabelSpace
 from training.methods.method import Networks
 from training.models.deeplab import DeepLab
 from training.models.distortion import DistortionMap
+from training.models.flow_ratio import FlowRatio
 from training.models.optical_flow import FlowNet
 from training.models.per_frame import PerFrame
 from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
@@ -20,6 +21,7 @@ from training.validation import (
     BATCH,
     ConfidenceValidation,
     DistortionValidation,
+    FlowRatioValidation,
     FlowValidation,
     SegmentationValidation,
     SfmValidation,
@@ -131,6 +133,20 @@ def test_the_score_of_a_segmenter_is_the_mean_iou_over_evaluated_classes() -> No
     measures = validation.measure({"segmenter": Reader()}, CPU)
     assert measures == {"miou": 50.0}
     assert validation.score(measures) == 50.0
+
+
+def test_flow_is_worth_what_it_adds_to_position() -> None:
+    ratio = FlowRatio(3, width=4)
+    for classifier, bias in ((ratio.of_flow, (math.log(2), 0.0, 0.0)), (ratio.of_position, (0.0, 0.0, 0.0))):
+        for parameter in classifier.parameters():
+            torch.nn.init.zeros_(parameter)
+        with torch.no_grad():
+            list(classifier.parameters())[-1].copy_(torch.tensor(bias))
+    clips = (labelled(all_of(0), 0.0, 0.0), labelled(all_of(1), 0.0, 0.0))  # found with 1/2 and 1/4, or 1/3
+    validation = FlowRatioValidation(data=Handmade(clips))
+    measures = validation.measure({"flow_ratio": ratio, "teacher_flow": Constant(1, 0)}, CPU)
+    assert measures == {"with_flow": pytest.approx(1.5 * math.log(2)), "of_position": pytest.approx(math.log(3))}
+    assert validation.score(measures) == measures["of_position"] - measures["with_flow"]
 
 
 class Divided(VideoSegmenter):

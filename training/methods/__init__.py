@@ -5,6 +5,8 @@ from typing import Any
 from training.methods.advent import AdvEnt
 from training.methods.da_vsn import DaVsn
 from training.methods.distortion_pretraining import DistortionPretraining
+from training.methods.flow_ratio_pretraining import FlowRatioPretraining
+from training.methods.flow_ratio_teacher import FlowRatioTeacher
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.mean_teacher import MeanTeacher
 from training.methods.method import Method
@@ -29,4 +31,6 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "tps": Tps,
     "tpl": Tpl,
     "mean_teacher": MeanTeacher,
+    "flow_ratio_pretraining": FlowRatioPretraining,
+    "flow_ratio_teacher": FlowRatioTeacher,
 }

@@ -90,8 +90,7 @@ class MeanTeacher(StagedMethod):
         segmenter, teacher = self.stage.ready(networks), cast("Teacher", networks["teacher"])
         teacher.follow(segmenter, self.stage, target.frames, self.decay, self.statistics_decay)
         with torch.no_grad():
-            scores = self.stage.levels(teacher.segmenter, target.frames)[0]
-            labels = confident_labels(segmenter.upsample(scores).softmax(dim=1), self.threshold)
+            labels = confident_labels(self.teacher_scores(networks, target.frames).softmax(dim=1), self.threshold)
         source_loss = self.stage.source_loss(segmenter, source)
         losses = {"source": with_early_gradient(source_loss, list(segmenter.parameters()))}
         self.stage.move_statistics(segmenter, target.frames)
@@ -100,6 +99,11 @@ class MeanTeacher(StagedMethod):
             pseudo_loss = self.stage.supervised_loss(segmenter, self.stage.levels(segmenter, frames), labels)
         losses["pseudo"] = self.pseudo_weight * pseudo_loss
         yield Update("segmenter", losses)
+
+    def teacher_scores(self, networks: Networks, frames: Tensor) -> Tensor:
+        """Scores (B, C, H, W) of the last of some target frames, before softmax, that labels are made of."""
+        teacher = cast("Teacher", networks["teacher"]).segmenter
+        return teacher.upsample(self.stage.levels(teacher, frames)[0])
 
 
 def perturbed(frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

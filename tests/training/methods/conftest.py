@@ -38,6 +38,8 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "tps": {"teacher_flow": FLOW_NET},
     "tpl": {"teacher_flow": FLOW_NET},  # around a small "sfc", if no other method is given
     "mean_teacher": {"threshold": 0.3},  # which a network without training can exceed
+    "flow_ratio_pretraining": {"teacher_flow": FLOW_NET, "width": 8},
+    "flow_ratio_teacher": {"threshold": 0.3, "teacher_flow": FLOW_NET, "ratio_width": 8},
 }
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source
