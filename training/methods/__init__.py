@@ -3,6 +3,7 @@
 from typing import Any
 
 from training.methods.advent import AdvEnt
+from training.methods.conditioned_sfc import ConditionedSfc, ConditionedSfmPretraining
 from training.methods.da_vsn import DaVsn
 from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_ratio_pretraining import FlowRatioPretraining
@@ -33,4 +34,6 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "mean_teacher": MeanTeacher,
     "flow_ratio_pretraining": FlowRatioPretraining,
     "flow_ratio_teacher": FlowRatioTeacher,
+    "conditioned_sfm_pretraining": ConditionedSfmPretraining,
+    "conditioned_sfc": ConditionedSfc,
 }

@@ -2,6 +2,7 @@
 
 from training.recipe import NamedRecipe
 from training.recipes.best import BEST_RECIPES
+from training.recipes.conditioned import CONDITIONED_RECIPES
 from training.recipes.demo import DEMO_RECIPES
 from training.recipes.demo_systems import DEMO_SYSTEM_RECIPES
 from training.recipes.paper import PAPER_RECIPES
@@ -13,6 +14,7 @@ RECIPES: dict[str, NamedRecipe] = {
     **DEMO_RECIPES,
     **DEMO_SYSTEM_RECIPES,
     **BEST_RECIPES,
+    **CONDITIONED_RECIPES,
     **PAPER_RECIPES,
     **PAPER_RIVAL_RECIPES,
 }

@@ -40,6 +40,8 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "mean_teacher": {"threshold": 0.3},  # which a network without training can exceed
     "flow_ratio_pretraining": {"teacher_flow": FLOW_NET, "width": 8},
     "flow_ratio_teacher": {"threshold": 0.3, "teacher_flow": FLOW_NET, "ratio_width": 8},
+    "conditioned_sfm_pretraining": {"flow_net": FLOW_NET, "optimizer": ADAM},
+    "conditioned_sfc": {"teacher_flow": FLOW_NET},
 }
 
 Small = Callable[..., Method[Any]]  # Any: methods of either source

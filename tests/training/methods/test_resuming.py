@@ -11,6 +11,7 @@ import torch
 from training.command_line import Machine
 from training.data.clip import Clip, LabelledClip
 from training.data.world.dataset import World, WorldFlow
+from training.methods.conditioned_sfc import ConditionedSfmPretraining
 from training.methods.distortion_pretraining import DistortionPretraining
 from training.methods.flow_ratio_pretraining import FlowRatioPretraining
 from training.methods.flow_supervision import FlowSupervision
@@ -34,6 +35,7 @@ HELD_OUT = replace(SOURCE, num_clips=1)
 VALIDATIONS: dict[type[Method[Any]], Validation] = {  # of methods that train no segmenter
     FlowSupervision: FlowValidation(data=replace(FLOW, num_clips=1)),
     SfmPretraining: SfmValidation(data=HELD_OUT),
+    ConditionedSfmPretraining: SfmValidation(data=HELD_OUT),
     FlowRatioPretraining: FlowRatioValidation(data=HELD_OUT),
     DistortionPretraining: DistortionValidation(data=HELD_OUT),
 }
