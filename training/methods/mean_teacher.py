@@ -1,7 +1,7 @@
 """An average of the segmenter labels target frames, which the segmenter sees in other colours.
 
-After Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017. Not a part of SFC: with random colours
-on the source too (a recipe's `augment_source`), it is what closed most of the gap on the embedded world.
+After Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017. Not a part of SFC. Meant to go with
+random colours on the source too, a recipe's `augment_source`, which close most of a gap of colours by themselves.
 
     L = L_source + lambda (CE(main, q) + 0.1 CE(auxiliary, q))
     q = argmax p_teacher(X_t) where its probability exceeds T

@@ -1,15 +1,15 @@
-"""The recipe that closes most of the gap on the embedded world, and what it has to be compared with.
+"""The recipe that is to close most of the gap on the embedded world, and what it has to be compared with.
 
-Of the parts at hand those that helped: random colours on the source, target frames that move BatchNorm's statistics,
-and labels from an averaged teacher. No flow loss. No label of the target, in choosing the checkpoint neither:
+Of the parts at hand those that helped on a prototype: random colours on the source, which did most, target frames that
+move BatchNorm's statistics, and labels from an averaged teacher. No flow loss, and no label of the target, in choosing
+the checkpoint neither:
 
     demo-augmented-one                    of the demo: where all of these but the last start
     demo-best-one, demo-best              both stages with a mean teacher; the checkpoint that is surest
     demo-r1-one, demo-r1                  the same without the teacher: what it adds is the difference
     demo-flow-ratio                       what flow says of a class, learnt on the source
     demo-best-flow-one, demo-best-flow    the best trainings, their teacher told that too
-    demo-long-target-only(-one)           on target labels in random colours, as many steps: the share of the gap is of
-                                          this; without colours 120 clips are learnt by heart
+    demo-long-target-only(-one)           on target labels in random colours, as many steps: the gap is up to this
 """
 
 from dataclasses import replace
