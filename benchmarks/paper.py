@@ -24,7 +24,7 @@ from benchmarks.paper_points import FIGURE_SYSTEMS, add_figure
 from benchmarks.paper_report import report, write_tables
 from benchmarks.paper_results import Results, find_all, open_results, write_results
 from benchmarks.paper_rows import Cell, fill_cells
-from benchmarks.paper_scales import SCALES, WORLD_HAS_LABEL_SETS, Folders, ScaleName, Setting, settings_of
+from benchmarks.paper_scales import SCALES, Folders, ScaleName, Setting, settings_of
 from benchmarks.paper_stages import Workshop, converted_run
 from benchmarks.paper_tables import PICTURED, TABLES, Classes
 from benchmarks.paper_verdicts import Place
@@ -37,14 +37,13 @@ from training.run_directory import RunError, commit, versions, write_aside
 
 logger = logging.getLogger(__name__)
 FIGURE_CLASSES: Classes = "viper"  # figures are made with the classes of the first table
-ON_THE_WORLD = tuple(number for number, table in TABLES.items() if table.classes == "viper" or WORLD_HAS_LABEL_SETS)
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `benchmarks.paper`."""
 
-    tables: tuple[int, ...] = ON_THE_WORLD  # numbers of the paper's tables
+    tables: tuple[int, ...] = tuple(TABLES)  # numbers of the paper's tables
     figures: tuple[int, ...] = (2, 5)  # numbers of the paper's figures
     # smoke: minutes, only shows that everything runs; cpu: hours on two cores; gpu: trainings of real length
     scale: ScaleName = "cpu"

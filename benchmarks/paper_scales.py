@@ -20,10 +20,9 @@ from training.recipe import Recipe
 
 Value = TypeVar("Value")
 ScaleName = Literal["smoke", "cpu", "gpu"]
-LOOKS = ("mid",)  # of the world's targets; the tables are made for each
+LOOKS = ("mid", "abroad")  # of the world's targets; the tables are made for each
 FEWEST_CLIPS = 4  # that a batch of the demo can be filled from
 DEMO_BACKBONE: BackboneName = "resnet10_slim"  # in the recipes of the world
-WORLD_HAS_LABEL_SETS = "classes" in (entry.name for entry in fields(World))
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,6 @@ def settings_of(classes: Iterable[Classes], folders: Folders) -> tuple[Setting, 
     """
     chosen = tuple(dict.fromkeys(classes))
     if folders == Folders():
-        if "synthia" in chosen and not WORLD_HAS_LABEL_SETS:
-            raise ValueError("the embedded world has not the classes of SYNTHIA: leave out table 2")
         return tuple(Setting(label_set, look) for look in LOOKS for label_set in chosen)
     needed = {label_set: folders.viper if label_set == "viper" else folders.synthia for label_set in chosen}
     given = (*needed.items(), ("cityscapes", folders.cityscapes))
@@ -126,10 +123,9 @@ def _scaled(recipe: Recipe, setting: Setting, scale: Scale, seed: int) -> Recipe
 
     def fit(value: Any) -> Any:  # Any: any field of a recipe
         if isinstance(value, World):
-            classes: dict[str, Any] = {"classes": setting.classes} if WORLD_HAS_LABEL_SETS else {}
             look = value.look if value.look == "source" else setting.target
             num_clips = max(FEWEST_CLIPS, round(scale.clips * value.num_clips))
-            return replace(value, look=look, size=scale.size, num_clips=num_clips, **classes)
+            return replace(value, look=look, size=scale.size, num_clips=num_clips, classes=setting.classes)
         if isinstance(value, PixMatch):
             return replace(value, crop_size=scale.size[0])
         return scale.backbone if value == DEMO_BACKBONE else value

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.paper import Options, main, run
 from benchmarks.paper_recipes import FAMILIES, recipe_name, recipes_of
 from benchmarks.paper_rows import Cell, time_left
-from benchmarks.paper_scales import SCALES, WORLD_HAS_LABEL_SETS, Folders, Setting, scaled_recipes, settings_of
+from benchmarks.paper_scales import SCALES, Folders, Setting, scaled_recipes, settings_of
 from benchmarks.paper_stages import Workshop
 from benchmarks.paper_tables import TABLES, Table
 from training.command_line import Machine
@@ -219,14 +219,6 @@ def test_a_scale_reaches_every_part_of_a_recipe() -> None:
     assert recipe.validation.data.size == (64, 128)
 
 
-def test_the_world_is_asked_for_classes_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.paper_scales.WORLD_HAS_LABEL_SETS", False)
-    assert {setting.classes for setting in settings_of(["viper"], Folders())} == {"viper"}
-    with pytest.raises(ValueError, match="the embedded world has not the classes of SYNTHIA: leave out table 2"):
-        settings_of(["viper", "synthia"], Folders())
-
-
-@pytest.mark.skipif(not WORLD_HAS_LABEL_SETS, reason="the world has one label set")
 def test_the_classes_of_a_setting_reach_source_and_target_and_flow_networks_serve_both() -> None:
     workshop = Workshop(Path(), TINY, Machine("cpu"), {"stages": []})
     setting = replace(SETTING, classes="synthia")
