@@ -28,9 +28,7 @@ ACCEL, STAGE_ONE, DFF, DA_VSS, RAFT = (
     _controls(), _controls(suffix="-one"), _controls("dff-"), _controls("da-vss-"), _controls("raft-"),
 )  # fmt: skip
 STAGE_TWO_ALONE = Controls("source-only", "control-two", "augmented", "target-only")
-BEST = Controls(
-    "source-only", "r1", "augmented", "long-target-only"
-)  # its control has no teacher
+BEST = Controls("source-only", "r1", "augmented", "long-target-only")  # its control has no teacher
 
 
 class Row(NamedTuple):
