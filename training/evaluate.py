@@ -121,9 +121,14 @@ def _dataset(options: Options, run: Run) -> DataConfig:
         raise ValueError(f"--dataset {options.dataset} brings its labels: leave out --labels and --label-map")
     match options.dataset, options.root:
         case "validation", None:
-            return run.recipe.validation.data
+            data = run.recipe.validation.data
+            if isinstance(data, VideoFolder) and data.labels is None:
+                raise ValueError(
+                    f"{run.folder} was validated on videos without labels: choose a --dataset that has some"
+                )
+            return data
         case "world", None:
-            data = World(split="val", num_clips=40)
+            data = World(split="val", num_clips=40, classes=classes)
         case "viper", Path() as root:
             data = Viper(root=root, split="val", previous_labels=False)
         case "cityscapes", Path() as root:

@@ -25,6 +25,7 @@ from training.recipes import RECIPES
 from training.run_directory import Run, RunError, read_run
 from training.train import train_unless_finished
 from training.trainer import TrainingError
+from training.validation import ConfidenceValidation
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -115,12 +116,14 @@ def with_own_videos(recipe: Recipe, folder: Path) -> Recipe:
     """A recipe that adapts to videos nobody has labelled.
 
     No label of the target is left to validate with or to choose a checkpoint by, so validation is on the source, and
-    the last checkpoint counts.
+    the last checkpoint counts; but a recipe that chooses by confidence goes on to do so, on the videos.
     """
     source, target = recipe.source, recipe.target
     assert isinstance(target, World | CityscapesSeq)
     (classes,) = (name for name in get_args(BenchmarkName) if LABEL_SPACES[name] == source.label_space)
     own = VideoFolder(root=folder, size=target.size, num_frames=target.num_frames, classes=classes)
+    if isinstance(recipe.validation, ConfidenceValidation):
+        return replace(recipe, target=own, validation=replace(recipe.validation, data=own))
     held_out = replace(source, split="val") if isinstance(source, World | Viper) else source
     return replace(recipe, target=own, validation=replace(recipe.validation, data=held_out), keep_best=False)
 

@@ -63,6 +63,10 @@ def refusal(
     return sentence
 
 
+# Tests of what is the same for every form of bundle, and takes long.
+ON_ACCEL = pytest.mark.parametrize("exported", ["accel"], indirect=True)
+
+
 # From run to stream
 
 
@@ -93,6 +97,7 @@ def test_streams_on_programs_have_the_answers_of_onnx_runtime(
                 np.testing.assert_allclose(state[name], array, atol=1e-5 * np.abs(array).max())
 
 
+@ON_ACCEL
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_command_makes_programs_and_keeps_those_that_are_there(
     exported: Exported,
@@ -139,6 +144,7 @@ def test_a_gpu_answers_like_onnx_runtime_on_the_cpu(
 # The cache
 
 
+@ON_ACCEL
 def test_another_torch_or_device_makes_it_another(exported: Exported, runtime: TorchRuntime, engines: Path) -> None:
     bundle, segmenter = of_one_size(exported), trained_segmenter(exported.run)
     variant = for_torch(bundle)
@@ -154,6 +160,7 @@ def test_another_torch_or_device_makes_it_another(exported: Exported, runtime: T
     assert len(list(engines.iterdir())) == 2 * 2 * len(built)
 
 
+@ON_ACCEL
 def test_a_damaged_program_is_made_again(exported: Exported, runtime: TorchRuntime, engines: Path) -> None:
     bundle, segmenter = of_one_size(exported), trained_segmenter(exported.run)
     *_, step = build_programs(bundle, "fp32", segmenter, runtime, engines)
@@ -164,6 +171,7 @@ def test_a_damaged_program_is_made_again(exported: Exported, runtime: TorchRunti
     runtime.load(bundle.path(for_torch(bundle).step))
 
 
+@ON_ACCEL
 def test_a_folder_that_others_can_write_to_is_refused(exported: Exported, runtime: TorchRuntime, engines: Path) -> None:
     engines.mkdir()
     engines.chmod(0o777)
@@ -175,6 +183,7 @@ def test_a_folder_that_others_can_write_to_is_refused(exported: Exported, runtim
 # What a user can get wrong
 
 
+@ON_ACCEL
 def test_a_run_that_is_not_the_bundles_is_refused(
     exported: Exported,
     per_frame_run: Run,
@@ -203,6 +212,7 @@ def test_a_run_that_is_not_the_bundles_is_refused(
         assert sentence.endswith(".onnx: name the run that the bundle was exported from")
 
 
+@ON_ACCEL
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -230,6 +240,7 @@ def test_what_a_user_got_wrong_is_told_in_one_sentence(
     assert sentence in refusal(monkeypatch, capsys, engines, exported.run.folder, exported.bundle.folder, *arguments)
 
 
+@ON_ACCEL
 def test_a_run_or_bundle_that_is_not_there_is_told(
     exported: Exported,
     engines: Path,
@@ -243,6 +254,7 @@ def test_a_run_or_bundle_that_is_not_there_is_told(
     assert "there is no bundle at" in refusal(monkeypatch, capsys, engines, exported.run.folder, absent, *on_cpu)
 
 
+@ON_ACCEL
 def test_a_network_that_cannot_be_run_leaves_nothing(
     exported: Exported, runtime: TorchRuntime, engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +307,7 @@ def test_batch_norm_is_folded_where_nobody_else_sees_the_convolution_or_its_weig
     assert all(torch.equal(tensor, before[name]) for name, tensor in layers.state_dict().items())
 
 
+@ON_ACCEL
 def test_a_program_holds_no_weights_that_only_the_other_graph_needs(
     exported: Exported, runtime: TorchRuntime, engines: Path
 ) -> None:

@@ -94,6 +94,11 @@ def own_labels(network: VideoSegmenter, wrong_rows: int) -> tuple[LabelledVideo,
     return (LabelledVideo(frames, labels),)
 
 
+# Of tests that write 8-bit graphs, which takes long: as for every form of bundle.
+ON_ACCEL = pytest.mark.parametrize("exported", ["accel"], indirect=True)
+
+
+@ON_ACCEL
 def test_integers_are_judged_by_their_mean_iou_where_there_are_labels(exported: Exported, tmp_path: Path) -> None:
     network = segmenter(exported)
     folder = as_int8(exported.bundle, tmp_path / "bundle")
@@ -106,6 +111,7 @@ def test_integers_are_judged_by_their_mean_iou_where_there_are_labels(exported: 
     assert figures["labelled_clips"] == 1
 
 
+@ON_ACCEL
 def test_integers_that_lose_accuracy_are_told(exported: Exported, tmp_path: Path) -> None:
     network = segmenter(exported)
     folder = as_int8(exported.bundle, tmp_path / "bundle")
@@ -116,6 +122,7 @@ def test_integers_that_lose_accuracy_are_told(exported: Exported, tmp_path: Path
         verify(network, folder, own_labels(network, wrong_rows=0))
 
 
+@ON_ACCEL
 def test_integers_without_labels_to_judge_by_must_agree_with_the_network(exported: Exported, tmp_path: Path) -> None:
     network = segmenter(exported)
     folder = as_int8(exported.bundle, tmp_path / "bundle")

@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from training.data.clip import LabelledClip
+from training.data.video_folder import VideoFolder
 from training.data.world.dataset import World, WorldFlow
 from training.data.world.layouts import Videos, write_layout
 from training.evaluate import main
@@ -24,7 +25,7 @@ from training.models.flownet_s import FlowNetSConfig
 from training.models.video_segmenter import VideoSegmenter
 from training.recipe import Recipe
 from training.run_directory import Run, read_run, save_checkpoint, write_run_file
-from training.validation import FlowValidation, SegmentationValidation, segmentation_confusion
+from training.validation import ConfidenceValidation, FlowValidation, SegmentationValidation, segmentation_confusion
 
 Train = Callable[..., Run]
 CPU = torch.device("cpu")
@@ -286,6 +287,14 @@ def test_videos_of_ones_own_are_evaluated_where_they_have_labels(
     height, width = run.recipe.validation.data.size
     rows = {name: int(counts[index].sum()) for index, name in enumerate(names) if counts[index].any()}
     assert rows == {"road": height * width // 2, "car": height * width // 2}
+
+
+def test_a_run_that_was_validated_without_labels_is_evaluated_elsewhere(
+    tiny_recipe: Recipe, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    validation = ConfidenceValidation(data=VideoFolder(tmp_path))
+    run = untrained(tmp_path / "run", replace(tiny_recipe, validation=validation)).folder
+    assert "was validated on videos without labels: choose a --dataset that has some" in refused(run)
 
 
 def test_labels_are_for_videos_alone_and_both_options_go_together(

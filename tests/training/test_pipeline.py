@@ -13,6 +13,7 @@ from training.pipeline import Options, main, run_pipeline, stages, with_own_vide
 from training.recipe import NamedRecipe, Recipe
 from training.recipes import RECIPES
 from training.run_directory import Run, RunError
+from training.validation import ConfidenceValidation
 
 Refused = Callable[..., str]
 
@@ -86,6 +87,14 @@ def test_own_videos_are_a_target_without_labels_to_choose_by(name: str) -> None:
     assert own.validation.data.label_space == own.source.label_space
     assert isinstance(own.validation.data, type(recipe.source))
     assert not own.keep_best
+
+
+def test_a_recipe_that_chooses_without_labels_chooses_on_own_videos() -> None:
+    own = with_own_videos(RECIPES["demo-best"].recipe, Path("/videos"))
+    assert isinstance(own.validation, ConfidenceValidation)
+    assert own.validation.data == own.target
+    assert isinstance(own.target, VideoFolder)
+    assert own.keep_best
 
 
 @pytest.mark.usefixtures("three_stages")

@@ -1,5 +1,5 @@
 import functools
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ from torch import nn
 
 from training.data import CityscapesSeq
 from training.methods.flow_supervision import FlowSupervision
+from training.methods.mean_teacher import Teacher
 from training.methods.method import Method, Networks
 from training.methods.optimization import Adam, Clipped, OptimizerSpec, Poly, RepeatedSgd, Sgd, WarmUp
 from training.methods.sfc import Sfc
@@ -20,7 +21,9 @@ from training.models.per_frame import PerFrameConfig
 from training.models.raft import RaftConfig
 from training.recipes import RECIPES
 from training.recipes.benchmarks import FLYING_CHAIRS, IMAGENET, RAFT_THINGS
+from training.recipes.demo import TARGET_VALIDATION
 from training.recipes.rivals import RIVALS
+from training.validation import ConfidenceValidation
 
 CONVERTED: dict[str, Method[Any]] = {  # Any: of both sources; what `training.convert` makes of official files
     IMAGENET: Supervised(StageOne()),
@@ -55,11 +58,12 @@ def shapes_of(module: nn.Module) -> dict[str, torch.Size]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_frozen_networks_start_from_something(name: str) -> None:
-    """A flow network or an SFM that is drawn and never trained would teach noise."""
+    """A flow network or an SFM that is drawn and never trained would teach noise; an average starts as its student."""
     recipe, networks = RECIPES[name].recipe, networks_of(name)
     trained = set(recipe.method.optimizers(networks))
     started = {part.split(".")[0] for part in recipe.start_from}
-    assert set(networks) - trained <= started
+    averages = {key for key, network in networks.items() if isinstance(network, Teacher)}
+    assert set(networks) - trained - averages <= started
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -167,3 +171,41 @@ def test_source_target_and_validation_share_their_classes(name: str) -> None:
     if isinstance(recipe.validation.data, CityscapesSeq):
         assert recipe.validation.data.label_space == recipe.target.label_space
         assert (recipe.validation.data.split, recipe.validation.data.size) == ("val", (512, 1024))
+
+
+@pytest.mark.parametrize("stage", ["-one", ""])
+def test_the_best_recipe_looks_at_no_target_label(stage: str) -> None:
+    """Not in choosing either, which is on streets that are neither trained nor evaluated on."""
+    recipe = RECIPES[f"demo-best{stage}"].recipe
+    assert isinstance(recipe.validation, ConfidenceValidation)
+    assert recipe.source.look == "source"  # type: ignore[attr-defined]  # of the world
+    assert recipe.validation.data.look == recipe.target.look  # type: ignore[attr-defined]  # of the world
+    streets = [each.seed for each in (recipe.validation.data, recipe.target, TARGET_VALIDATION)]  # type: ignore[attr-defined]  # of the world
+    assert streets[0] not in streets[1:]
+    assert recipe.keep_best
+
+
+@pytest.mark.parametrize("stage", ["-one", ""])
+def test_the_best_recipe_without_its_teacher_is_r1(stage: str) -> None:
+    best, r1 = (RECIPES[f"demo-{name}{stage}"].recipe for name in ("best", "r1"))
+    assert isinstance(r1.method, Supervised)
+    assert r1.method.forward_target
+    assert r1.method.stage == stage_of(best.method)
+    origins = {part: origin.replace("demo-best", "demo-r1") for part, origin in best.start_from.items()}
+    assert replace(best, method=r1.method, start_from=origins) == r1
+
+
+def test_the_oracle_takes_as_many_steps_as_the_best_recipe() -> None:
+    steps = {name: RECIPES[f"demo-{name}"].recipe.steps for name in ("augmented-one", "best-one", "best")}
+    oracle = [RECIPES[f"demo-long-target-only{stage}"].recipe.steps for stage in ("-one", "")]
+    assert oracle == [steps["augmented-one"] + steps["best-one"], steps["best"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "conditioned"), [("demo-sfm", "-sfm"), ("demo-sfc-one", "-one"), ("demo", "")], ids=lambda value: value
+)
+def test_conditioned_recipes_are_the_demos_but_for_the_module(name: str, conditioned: str) -> None:
+    papers, ours = RECIPES[name].recipe, RECIPES[f"demo-conditioned{conditioned}"].recipe
+    assert type(ours.method).__name__ == f"Conditioned{type(papers.method).__name__}"
+    assert vars(ours.method) == vars(papers.method)
+    assert replace(ours, method=papers.method, start_from=papers.start_from) == papers

@@ -7,18 +7,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.data.clip import IGNORE, FlowClip, LabelledClip
+from training.data.clip import IGNORE, Clip, FlowClip, LabelledClip
 from training.data.data_config import DataConfig
 from training.label_spaces import ClassInfo, LabelSpace
 from training.methods.method import Networks
 from training.models.deeplab import DeepLab
 from training.models.distortion import DistortionMap
+from training.models.flow_ratio import FlowRatio
 from training.models.optical_flow import FlowNet
 from training.models.per_frame import PerFrame
 from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
 from training.validation import (
     BATCH,
+    ConfidenceValidation,
     DistortionValidation,
+    FlowConsistencyValidation,
+    FlowRatioValidation,
     FlowValidation,
     SegmentationValidation,
     SfmValidation,
@@ -132,6 +136,78 @@ def test_the_score_of_a_segmenter_is_the_mean_iou_over_evaluated_classes() -> No
     assert validation.score(measures) == 50.0
 
 
+def test_flow_is_worth_what_it_adds_to_position() -> None:
+    ratio = FlowRatio(3, width=4)
+    for classifier, bias in ((ratio.of_flow, (math.log(2), 0.0, 0.0)), (ratio.of_position, (0.0, 0.0, 0.0))):
+        for parameter in classifier.parameters():
+            torch.nn.init.zeros_(parameter)
+        with torch.no_grad():
+            list(classifier.parameters())[-1].copy_(torch.tensor(bias))
+    clips = (labelled(all_of(0), 0.0, 0.0), labelled(all_of(1), 0.0, 0.0))  # found with 1/2 and 1/4, or 1/3
+    validation = FlowRatioValidation(data=Handmade(clips))
+    measures = validation.measure({"flow_ratio": ratio, "teacher_flow": Constant(1, 0)}, CPU)
+    assert measures == {"with_flow": pytest.approx(1.5 * math.log(2)), "of_position": pytest.approx(math.log(3))}
+    assert validation.score(measures) == measures["of_position"] - measures["with_flow"]
+
+
+class Divided(VideoSegmenter):
+    """Of two classes: one of probability 0.8 in the upper half, an equal chance in the lower one."""
+
+    num_classes = 2
+    stride = 1
+
+    def forward(self, frames: Tensor) -> Tensor:
+        scores = torch.zeros(len(frames), 2, *frames.shape[-2:])
+        scores[:, 1, : SIDE // 2] = math.log(0.8 / 0.2)
+        return scores
+
+
+class First(Divided):
+    """Finds the first class everywhere; the lower half of `Divided` is that too."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(len(frames), 2, *frames.shape[-2:])
+
+
+def test_confidence_by_hand_with_and_without_a_teacher() -> None:
+    data = Handmade(tuple(Clip(torch.zeros(2, 3, SIDE, SIDE)) for _ in range(BATCH + 1)))  # which have no labels
+    validation = ConfidenceValidation(data=data)
+    measures = validation.measure({"segmenter": Divided()}, CPU)
+    entropies = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2)), math.log(2)
+    assert measures == {
+        "confidence": pytest.approx((80 + 50) / 2),
+        "negative_entropy": pytest.approx(-sum(entropies) / 2),
+    }
+    assert validation.score(measures) == measures["confidence"]
+    with_teacher = validation.measure({"segmenter": Divided(), "teacher": First()}, CPU)
+    assert with_teacher == measures | {"teacher_agreement": 50.0}
+
+
+def test_confidence_is_of_clips_spread_over_the_data_and_of_their_last_two_frames() -> None:
+    class Sure(Divided):
+        """As sure as the frame before the last is red."""
+
+        def forward(self, frames: Tensor) -> Tensor:
+            share = frames[:, 0, :1]
+            return torch.cat([share, 1 - share], dim=1).log()
+
+    def reds(*values: float) -> Clip:
+        return Clip(torch.tensor(values).view(-1, 1, 1, 1).expand(len(values), 3, SIDE, SIDE))
+
+    data = Handmade((reds(0.5, 0.9, 0.1), reds(0.5, 0.6, 0.1), reds(0.5, 0.7, 0.1), reds(0.5, 0.6, 0.1)))
+    networks: Networks = {"segmenter": Sure()}
+    confidence = {
+        num_clips: ConfidenceValidation(data=data, num_clips=num_clips).measure(networks, CPU)["confidence"]
+        for num_clips in (1, 2, 40)
+    }
+    assert confidence == pytest.approx({1: 90, 2: 80, 40: 70})
+
+
+def test_a_choice_by_no_clip_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_clips is 0: look at 1 clip or more"):
+        ConfidenceValidation(data=Handmade(()), num_clips=0)
+
+
 def flow_clip(x: float, num_visible_rows: int) -> FlowClip:
     flow = torch.zeros(2, SIDE, SIDE)
     flow[0] = x
@@ -163,6 +239,16 @@ def test_the_implied_flow_is_compared_with_the_teachers_for_every_class_in_the_c
     distances = [((count - 3) ** 2 + 4**2) ** 0.5 for count in (1, 3)]
     measures = SfmValidation(data=Handmade(clips)).measure(networks, CPU)
     assert measures == {"epe": pytest.approx(sum(distances) / 2)}
+
+
+def test_the_flow_that_predictions_imply_is_measured_beside_their_mean_iou() -> None:
+    # Of five clips in two batches. All three classes add their flow, whatever is predicted: 3 against (3, 4).
+    clips = tuple(labelled(all_of(category), 0.0, category / 10) for category in (0, 1, 1, 2, 0))
+    networks: Networks = {"segmenter": Reader(), "sfm": Constant(1, 0), "teacher_flow": Constant(3, 4)}
+    validation = FlowConsistencyValidation(data=Handmade(clips))
+    measures = validation.measure(networks, CPU)
+    assert measures == {"miou": 100.0, "epe": pytest.approx(4)}
+    assert validation.score(measures) == 100.0
 
 
 @pytest.mark.parametrize("validation", [FlowValidation(data=Handmade(())), SfmValidation(data=Handmade(()))])

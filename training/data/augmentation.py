@@ -67,16 +67,17 @@ def augment(clip: Item, generator: np.random.Generator) -> Item:
 
 
 def recolor(frames: Tensor, choice: Draw) -> Tensor:
-    """Frames (T, 3, H, W), RGB in 0..1, with everything done to them but mirroring."""
-    result = torch.einsum("ij,tjhw->tihw", _hue_and_saturation(choice.hue, choice.saturation), frames)
+    """Frames (T, 3, H, W), RGB in 0..1, with everything done to them but mirroring, on whatever device they are."""
+    result = torch.einsum("ij,tjhw->tihw", _hue_and_saturation(choice.hue, choice.saturation).to(frames), frames)
     result = result * choice.brightness
-    mean = torch.einsum("j,tjhw->", GREY, result) / (result.numel() / 3)
+    mean = torch.einsum("j,tjhw->", GREY.to(frames), result) / (result.numel() / 3)
     result = mean + choice.contrast * (result - mean)
-    result = result * torch.tensor(choice.gains).view(3, 1, 1) + choice.offset
+    result = result * torch.tensor(choice.gains).to(frames).view(3, 1, 1) + choice.offset
     result = result.clamp(0, 1) ** choice.gamma
     if choice.blur:
         result = _blur(result, choice.blur)
-    noise = torch.randn(result.shape, generator=torch.Generator().manual_seed(choice.noise_seed))
+    noise_source = torch.Generator(frames.device).manual_seed(choice.noise_seed)
+    noise = torch.randn(result.shape, generator=noise_source, dtype=result.dtype, device=result.device)
     return (result + choice.noise * noise).clamp(0, 1)
 
 
@@ -106,7 +107,7 @@ def _hue_and_saturation(hue: float, saturation: float) -> Tensor:
 def _blur(frames: Tensor, sigma: float) -> Tensor:
     position = torch.arange(-3, 4, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (position / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = (kernel / kernel.sum()).to(frames)
     flat = pad(frames, (3, 3, 3, 3), mode="replicate").flatten(0, 1)[:, None]
     blurred = conv2d(conv2d(flat, kernel.view(1, 1, 1, 7)), kernel.view(1, 1, 7, 1))
     return blurred.view_as(frames)

@@ -3,9 +3,13 @@
 from typing import Any
 
 from training.methods.advent import AdvEnt
+from training.methods.conditioned_sfc import ConditionedSfc, ConditionedSfmPretraining
 from training.methods.da_vsn import DaVsn
 from training.methods.distortion_pretraining import DistortionPretraining
+from training.methods.flow_ratio_pretraining import FlowRatioPretraining
+from training.methods.flow_ratio_teacher import FlowRatioTeacher
 from training.methods.flow_supervision import FlowSupervision
+from training.methods.mean_teacher import MeanTeacher
 from training.methods.method import Method
 from training.methods.pixmatch import PixMatch
 from training.methods.sfc import Sfc
@@ -27,4 +31,9 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "pixmatch": PixMatch,
     "tps": Tps,
     "tpl": Tpl,
+    "mean_teacher": MeanTeacher,
+    "flow_ratio_pretraining": FlowRatioPretraining,
+    "flow_ratio_teacher": FlowRatioTeacher,
+    "conditioned_sfm_pretraining": ConditionedSfmPretraining,
+    "conditioned_sfc": ConditionedSfc,
 }

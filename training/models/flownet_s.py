@@ -4,6 +4,7 @@ Fischer et al., FlowNet: Learning Optical Flow with Convolutional Networks, ICCV
 the official SFC code. Its deconvolutions are unpadded and cropped afterwards, which is what odd sizes rely on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from training.models.input_conversion import flow_input
 from training.models.optical_flow import FlowNet, FlowNetConfig
+
+Modulate = Callable[[Tensor, int], Tensor]  # an encoder map and its level -> a map of the same size
 
 FLOW_UNIT = 20 / 4  # the network counts in 20 full-resolution pixels; four of those are one quarter-resolution pixel
 
@@ -29,6 +32,7 @@ class FlowNetS(FlowNet):
         """
         super().__init__()
         c1, c2, c3, c4, c6 = (round(width * channels) for channels in (24, 48, 96, 192, 384))
+        self.encoder_channels = {2: c2, 3: c3, 4: c4, 5: c4, 6: c6}  # by level
         self.conv1 = _convolution(6, c1, kernel=7, stride=2)
         self.conv2 = _convolution(c1, c2, kernel=5, stride=2)
         self.conv3 = _convolution(c2, c3, kernel=5, stride=2)
@@ -61,13 +65,18 @@ class FlowNetS(FlowNet):
         """See `FlowNet.forward`."""
         return self.with_features(current, previous)[0]
 
-    def with_features(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """See `FlowNet.with_features`; the official code calls these features concat2."""
-        level2 = self.conv2(self.conv1(torch.cat([flow_input(current), flow_input(previous)], dim=1)))
-        level3 = self.conv3_1(self.conv3(level2))
-        level4 = self.conv4_1(self.conv4(level3))
-        level5 = self.conv5_1(self.conv5(level4))
-        level6 = self.conv6_1(self.conv6(level5))
+    def with_features(
+        self, current: Tensor, previous: Tensor, modulate: Modulate = lambda features, _: features
+    ) -> tuple[Tensor, Tensor]:
+        """See `FlowNet.with_features`; the official code calls these features concat2.
+
+        `modulate` gets the encoder's maps of levels 2 to 6, at 1 / 2^level of the resolution, and gives others.
+        """
+        level2 = modulate(self.conv2(self.conv1(torch.cat([flow_input(current), flow_input(previous)], dim=1))), 2)
+        level3 = modulate(self.conv3_1(self.conv3(level2)), 3)
+        level4 = modulate(self.conv4_1(self.conv4(level3)), 4)
+        level5 = modulate(self.conv5_1(self.conv5(level4)), 5)
+        level6 = modulate(self.conv6_1(self.conv6(level5)), 6)
 
         flow6 = self.predict_flow6(level6)
         level5 = concatenate(level5, self.deconv5(level6), self.upsample_flow6to5(flow6))

@@ -21,6 +21,18 @@ class FlowNet(nn.Module):
         """
         raise NotImplementedError
 
+    def of_class(self, current: Tensor, previous: Tensor, masks: tuple[Tensor, Tensor], category: Tensor) -> Tensor:
+        """`forward` of frames multiplied with masks. A module that is told which class that is overrides it.
+
+        Args:
+            current: (B, 3, H, W), RGB in 0..1.
+            previous: (B, 3, H, W).
+            masks: (B, H, W) each, 0..1, where the class is in the current and in the previous frame.
+            category: (B,) int64, class indices.
+        """
+        del category
+        return self(masks[0].unsqueeze(1) * current, masks[1].unsqueeze(1) * previous)
+
     def with_features(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """`forward`, and the features (B, D, ceil(H / 4), ceil(W / 4)) that it reads the flow off."""
         raise NotImplementedError

@@ -30,11 +30,11 @@ def flow_from_labels(
         previous: (B, 3, H, W).
     """
     classes = torch.unique(torch.cat([current_labels, previous_labels]))
-    classes = classes[classes != IGNORE].view(-1, 1, 1)
-    current_masks = (current_labels.unsqueeze(1) == classes).to(current.dtype)
-    previous_masks = (previous_labels.unsqueeze(1) == classes).to(current.dtype)
+    classes = classes[classes != IGNORE]
+    current_masks = (current_labels.unsqueeze(1) == classes.view(-1, 1, 1)).to(current.dtype)
+    previous_masks = (previous_labels.unsqueeze(1) == classes.view(-1, 1, 1)).to(current.dtype)
     occurs = _occurs(current_masks, previous_masks)
-    return _sum_of_flows(sfm, current_masks, previous_masks, current, previous, occurs)
+    return _sum_of_flows(sfm, current_masks, previous_masks, current, previous, occurs, classes)
 
 
 def flow_from_probabilities(
@@ -53,7 +53,8 @@ def flow_from_probabilities(
         previous: (B, 3, H, W).
     """
     occurs = _occurs(current_probabilities, previous_probabilities)
-    flow = _sum_of_flows(sfm, current_probabilities, previous_probabilities, current, previous, occurs)
+    classes = torch.arange(occurs.shape[1], device=occurs.device)
+    flow = _sum_of_flows(sfm, current_probabilities, previous_probabilities, current, previous, occurs, classes)
     if bool(occurs.all()):
         return flow
     black = torch.zeros_like(current[:1])
@@ -66,18 +67,29 @@ def _occurs(current_masks: Tensor, previous_masks: Tensor) -> Tensor:
 
 
 def _sum_of_flows(
-    sfm: FlowNet, current_masks: Tensor, previous_masks: Tensor, current: Tensor, previous: Tensor, chosen: Tensor
+    sfm: FlowNet,
+    current_masks: Tensor,
+    previous_masks: Tensor,
+    current: Tensor,
+    previous: Tensor,
+    chosen: Tensor,
+    classes: Tensor,
 ) -> Tensor:
-    """Flow (B, 2, H / 4, W / 4) summed over each sample's `chosen` (B, C) classes; at least one must be chosen."""
-    samples, classes = chosen.nonzero(as_tuple=True)
-    pairs = zip(torch.split(samples, PAIRS_PER_PASS), torch.split(classes, PAIRS_PER_PASS), strict=True)
+    """Flow (B, 2, H / 4, W / 4) summed over each sample's `chosen` (B, C) masks; at least one must be chosen.
+
+    `classes` (C,) says which class each mask is of.
+    """
+    samples, indices = chosen.nonzero(as_tuple=True)
+    pairs = zip(torch.split(samples, PAIRS_PER_PASS), torch.split(indices, PAIRS_PER_PASS), strict=True)
     flows = torch.cat(
         [
-            sfm(
-                current_masks[sample, category].unsqueeze(1) * current[sample],
-                previous_masks[sample, category].unsqueeze(1) * previous[sample],
+            sfm.of_class(
+                current[sample],
+                previous[sample],
+                (current_masks[sample, index], previous_masks[sample, index]),
+                classes[index],
             )
-            for sample, category in pairs
+            for sample, index in pairs
         ]
     )
     return flows.new_zeros(len(current), *flows.shape[1:]).index_add(0, samples, flows)

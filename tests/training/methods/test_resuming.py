@@ -10,7 +10,9 @@ import torch
 
 from training.command_line import Machine
 from training.data.world.dataset import World, WorldFlow
+from training.methods.conditioned_sfc import ConditionedSfmPretraining
 from training.methods.distortion_pretraining import DistortionPretraining
+from training.methods.flow_ratio_pretraining import FlowRatioPretraining
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.method import Method
 from training.methods.sfm_pretraining import SfmPretraining
@@ -19,6 +21,7 @@ from training.run_directory import Run, load_checkpoint
 from training.trainer import train
 from training.validation import (
     DistortionValidation,
+    FlowRatioValidation,
     FlowValidation,
     SegmentationValidation,
     SfmValidation,
@@ -32,6 +35,8 @@ HELD_OUT = replace(SOURCE, num_clips=1)
 VALIDATIONS: dict[type[Method[Any]], Validation] = {  # of methods that train no segmenter
     FlowSupervision: FlowValidation(data=replace(FLOW, num_clips=1)),
     SfmPretraining: SfmValidation(data=HELD_OUT),
+    ConditionedSfmPretraining: SfmValidation(data=HELD_OUT),
+    FlowRatioPretraining: FlowRatioValidation(data=HELD_OUT),
     DistortionPretraining: DistortionValidation(data=HELD_OUT),
 }
 

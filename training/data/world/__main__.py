@@ -25,7 +25,7 @@ class Options:
     layout: Literal["viper", "cityscapes", "synthia"] = "viper"  # how --out stores them
     clips: int = 4  # number of videos; of synthia, which is one video: its length in units of 30 frames
     size: str = "64x128"  # height x width of the frames in pixels, multiples of 4
-    look: Literal["source", "mid", "target"] = "source"  # appearance of the videos of --out
+    look: Literal["source", "mid", "target", "abroad"] = "source"  # appearance of the videos of --out
     seed: int = 0  # chooses the streets
     split: tuple[Literal["train", "val"], ...] = ("train",)  # splits to write; they share no street
 

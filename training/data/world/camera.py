@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FOCAL_LENGTH = 1.0  # image widths
-HORIZON = 0.46  # image heights from the top, of a level camera
+from training.data.world.places import HOME, Place
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,18 @@ class Intrinsics:
 
     height: int  # pixels
     width: int  # pixels
+    focal_length: float = HOME.focal_length  # image widths
+    horizon: float = HOME.horizon  # image heights from the top, of a level camera
 
     @property
     def focal(self) -> float:
         """Focal length in pixels."""
-        return FOCAL_LENGTH * self.width
+        return self.focal_length * self.width
 
     @property
     def center(self) -> tuple[float, float]:
         """Principal point (x, y) in pixels."""
-        return (self.width - 1) / 2, HORIZON * self.height - 0.5
+        return (self.width - 1) / 2, self.horizon * self.height - 0.5
 
     def directions(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
         """(..., 3) rays in camera axes through image points, of depth 1."""
@@ -55,17 +56,17 @@ def rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
     return np.asarray(turn @ tilt)
 
 
-def drive(rng: np.random.Generator, lane: float, num_frames: int) -> tuple[Pose, ...]:
+def drive(rng: np.random.Generator, place: Place, lane: float, num_frames: int) -> tuple[Pose, ...]:
     """A drive along the street in the lane around x = `lane` metres.
 
     The heading drifts by N(0, 0.012) rad per frame, in every eighth clip by N(0, 0.035), and is pulled back to the
     street. Numbers are drawn frame by frame: a longer drive begins like a shorter one.
     """
-    height = rng.uniform(1.35, 1.75)
+    height = rng.uniform(*place.camera_height)
     speed = 0.0 if rng.random() < 0.06 else rng.uniform(0.5, 1.6)  # metres per frame
     unrest = 0.035 if rng.random() < 0.125 else 0.012
     x, z, yaw = lane + rng.normal(0, 0.25), 0.0, rng.normal(0, 0.03)
-    base_pitch = rng.normal(0, 0.008)
+    base_pitch = rng.normal(place.camera_pitch, 0.008)
     poses = []
     for _ in range(num_frames):
         pitch = base_pitch + rng.normal(0, 0.0015)

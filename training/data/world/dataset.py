@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch.utils.data import Dataset
@@ -11,8 +11,9 @@ from training.data.clip import FlowClip, LabelledClip
 from training.data.data_config import DataConfig
 from training.data.labelled_dataset import LabelledDataset
 from training.data.world.looks import LOOKS
+from training.data.world.materials import TRAIN_IDS_OF_KINDS
 from training.data.world.render import RenderedClip, render_clip
-from training.label_spaces import VIPER_TO_CITYSCAPES, LabelSpace
+from training.label_spaces import LABEL_SPACES, LabelSpace
 from training.progress import with_progress
 
 SPLITS = ("train", "val")
@@ -29,13 +30,16 @@ def clip_seed(seed: int, split: str, index: int) -> int:
 class World(DataConfig):
     """Labelled videos of the procedural street."""
 
-    look: str = "source"  # appearance: source, mid or target
+    look: str = "source"  # appearance: source, mid, target, or abroad, which is of other streets
     split: str = "train"  # train or val; they share no street
     size: tuple[int, int] = (64, 128)  # height and width of the frames in pixels, multiples of 4
     num_clips: int = 160  # number of videos
     num_frames: int = 2  # consecutive frames of a video
     seed: int = 0  # chooses the streets
     render_on_access: bool = False  # render a clip whenever it is read instead of keeping all in memory
+    classes: Literal["viper", "synthia"] = (
+        "viper"  # benchmark whose classes the labels get: 15, or 12 of which 11 count
+    )
 
     def __post_init__(self) -> None:
         """Refuses what cannot be rendered."""
@@ -49,13 +53,15 @@ class World(DataConfig):
             )
         if not 1 <= self.num_clips <= MAX_CLIPS:
             raise ValueError(f"num_clips is {self.num_clips}: choose 1 to {MAX_CLIPS}")
+        if self.classes not in LABEL_SPACES:
+            raise ValueError(f"the world has no classes {self.classes!r}: choose one of {', '.join(LABEL_SPACES)}")
         if self.num_frames < 1 or self.seed < 0:
             raise ValueError("num_frames must be at least 1 and seed at least 0")
 
     @property
     def label_space(self) -> LabelSpace:
-        """The fifteen classes of VIPER -> Cityscapes."""
-        return VIPER_TO_CITYSCAPES
+        """The classes of the benchmark."""
+        return LABEL_SPACES[self.classes]
 
     def open(self) -> Dataset[LabelledClip]:
         """Renders the clips, or finds them rendered by an earlier call."""
@@ -119,13 +125,16 @@ class LabelledWorld(LabelledDataset):
     def __getitem__(self, index: int) -> LabelledClip:
         """A clip without the batch dimension."""
         clip = self.clips[index]
-        labels = torch.from_numpy(clip.labels).long()
+        labels = self._labels(clip)
         # Quarter labels are read where a nearest resize of the last label image reads: at the middle of 4x4 pixels.
         return LabelledClip(_frames(clip), labels, labels[-1, 2::4, 2::4].contiguous())
 
     def native_labels(self, index: int) -> torch.Tensor:
         """The labels of a clip's last frame; they were rendered at the size of the frames."""
-        return torch.from_numpy(self.clips[index].labels[-1]).long()
+        return self._labels(self.clips[index])[-1]
+
+    def _labels(self, clip: RenderedClip) -> torch.Tensor:
+        return torch.from_numpy(TRAIN_IDS_OF_KINDS[self.clips.config.classes][clip.kinds]).long()
 
 
 class FlowWorld(Dataset[FlowClip]):

@@ -23,7 +23,7 @@ LABELLED_FRAME = 19  # of a snippet, from 0
 SYNTHIA_FRAMES = 30  # per clip asked for; they follow each other in one drive
 CITY = "world"
 # What the benchmarks do not train but the data sets label: VIPER calls poles infrastructure and riders persons.
-OTHER_IDS = {"viper": {Kind.POLE: 10, Kind.RIDER: 20}, "cityscapes": {}, "synthia": {}}
+OTHER_IDS = {"viper": {Kind.POLE: 10, Kind.RIDER: 20}, "cityscapes": {Kind.STATIC: 4}, "synthia": {}}
 
 
 @dataclass(frozen=True)

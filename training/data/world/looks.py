@@ -1,61 +1,15 @@
-"""How the same street looks to different cameras: the palette of every material, its texture, and the camera itself."""
+"""The looks: three of the same streets, and one of streets elsewhere.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+Source, mid and target show the same geometry in other colours, textures and through other cameras; random colours of
+the source close most of the gap between them. Abroad is another place: its gap survives that.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import fields
 
-from training.data.world.materials import NUM_MATERIALS, Material
-
-Color = tuple[float, float, float]  # RGB, 0..255
-Range = tuple[float, float]  # a value is drawn per clip, uniformly
-
-
-@dataclass(frozen=True)
-class CameraEffects:
-    """What light, air, lens and sensor do to a clip's frames, in the order in which it is done."""
-
-    haze: Range  # 1/m, what is at depth d keeps exp(-haze d) of its colour
-    saturation: Range  # factor
-    exposure: Range  # factor
-    warmth: Range  # relative gain of red, and loss of blue
-    contrast: Range  # factor around mid grey
-    gamma: Range  # exponent of the values 0..1
-    vignette: Range  # share of light that the corners lose
-    blur: Range  # pixels at 192 columns, standard deviation
-    noise: Range  # grey levels, standard deviation
-
-
-@dataclass(frozen=True)
-class Look:
-    """The appearance of the world. Geometry, labels and flow do not depend on it."""
-
-    name: str
-    palettes: Mapping[Material, tuple[Color, ...]]  # each instance takes one colour; looks list them in the same order
-    textures: Mapping[Material, tuple[float, float, float, float]]  # relative standard deviation of the octaves
-    jitter: float  # relative standard deviation of an instance's colour
-    shade: float  # share of light that surfaces turned from the sun, and the ground under objects, lose
-    haze_color: Color
-    effects: CameraEffects
-
-    def color_table(self, rng: np.random.Generator, num_instances: int) -> NDArray[np.float32]:
-        """(num_instances, materials, 3) colours, RGB 0..255. Looks spend equal random numbers."""
-        choice = rng.random((num_instances, NUM_MATERIALS))
-        jitter = 1 + self.jitter * rng.standard_normal((num_instances, NUM_MATERIALS, 1))
-        tint = 1 + 0.4 * self.jitter * rng.standard_normal((num_instances, NUM_MATERIALS, 3))
-        table = np.zeros((num_instances, NUM_MATERIALS, 3))
-        for material, palette in self.palettes.items():
-            table[:, material] = np.array(palette)[(choice[:, material] * len(palette)).astype(int)]
-        return np.clip(table * jitter * tint, 0, 255).astype(np.float32)
-
-    def texture_table(self) -> NDArray[np.float32]:
-        """(materials, 4) relative standard deviations."""
-        table = np.zeros((NUM_MATERIALS, 4), np.float32)
-        for material, amplitudes in self.textures.items():
-            table[material] = amplitudes
-        return table
-
+from training.data.world.look import CameraEffects, Color, Look
+from training.data.world.look_abroad import ABROAD
+from training.data.world.materials import Material
+from training.data.world.places import Range
 
 SOURCE = Look(
     name="source",
@@ -269,4 +223,4 @@ def between(name: str, first: Look, second: Look, share: float, effects_share: f
 
 MID = between("mid", SOURCE, TARGET, share=0.6, effects_share=0.3)
 
-LOOKS: dict[str, Look] = {look.name: look for look in (SOURCE, MID, TARGET)}
+LOOKS: dict[str, Look] = {look.name: look for look in (SOURCE, MID, TARGET, ABROAD)}

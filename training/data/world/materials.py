@@ -4,11 +4,11 @@ from enum import IntEnum
 
 import numpy as np
 
-from training.label_spaces import IGNORE
+from training.label_spaces import IGNORE, SYNTHIA_TO_CITYSCAPES
 
 
 class Kind(IntEnum):
-    """What a pixel shows. The first fifteen are the train ids of VIPER -> Cityscapes; SYNTHIA needs the last two."""
+    """What a pixel shows. The first 15 are the train ids of VIPER -> Cityscapes; SYNTHIA needs the two after them."""
 
     ROAD = 0
     SIDEWALK = 1
@@ -27,10 +27,22 @@ class Kind(IntEnum):
     BICYCLE = 14
     POLE = 15
     RIDER = 16
+    STATIC = 17  # stalls, crates, bins, garlands: no benchmark trains them
 
 
 # As Cityscapes is read for VIPER: a rider is a person, poles are not trained.
-TRAIN_ID_OF_KIND = np.array([*range(15), IGNORE, Kind.PERSON], np.int8)
+TRAIN_ID_OF_KIND = np.array([*range(15), IGNORE, Kind.PERSON, IGNORE], np.int8)
+# As it is read for SYNTHIA: poles and riders are trained; terrain, two-wheelers, trucks and buses are not.
+SYNTHIA_TRAIN_ID_OF_KIND = np.array(
+    [
+        SYNTHIA_TO_CITYSCAPES.names.index(name)
+        if (name := kind.name.lower()) in SYNTHIA_TO_CITYSCAPES.names
+        else IGNORE
+        for kind in Kind
+    ],
+    np.int8,
+)
+TRAIN_IDS_OF_KINDS = {"viper": TRAIN_ID_OF_KIND, "synthia": SYNTHIA_TRAIN_ID_OF_KIND}  # by `World.classes`
 
 
 class Material(IntEnum):

@@ -1,6 +1,8 @@
 """A picture of the world: clips in all looks, their labels, and their flow in the usual colours."""
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import cv2
@@ -19,16 +21,17 @@ LEAST_WIDTH = 256  # pixels; smaller pictures are enlarged
 
 
 def draw_preview(seeds: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """One row per clip: the second frame in each look, its labels, and its flow where it is visible; RGB."""
-    rows = []
-    for seed in seeds:
-        clips = [render_clip(seed, look, size, num_frames=2) for look in LOOKS]
-        flow = color_flow(clips[0].flow[0]) * clips[0].valid[0][..., None]
-        labels = VIPER_TO_CITYSCAPES.color_labels(clips[0].labels[1])
-        rows.append(
-            _join([_enlarge(picture) for picture in (*(clip.frames[1] for clip in clips), labels, flow)], axis=1)
-        )
-    return _join(rows, axis=0)
+    """One row per clip, RGB: of each place, the second frame in its looks, its labels, and its flow where visible."""
+    return _join([_join([_enlarge(picture) for picture in _pictures(seed, size)], axis=1) for seed in seeds], axis=0)
+
+
+def _pictures(seed: int, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    for _, looks in groupby(LOOKS.values(), lambda look: look.place.name):
+        for look in looks:
+            clip = render_clip(seed, look, size, num_frames=2)
+            yield clip.frames[1]
+        yield VIPER_TO_CITYSCAPES.color_labels(clip.labels[1])
+        yield np.asarray(color_flow(clip.flow[0]) * clip.valid[0][..., None], np.uint8)
 
 
 def color_flow(flow: NDArray[Any]) -> NDArray[np.uint8]:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.world.camera import Intrinsics, Pose, drive
-from training.data.world.looks import LOOKS, CameraEffects, Look
+from training.data.world.look import CameraEffects, Look
+from training.data.world.looks import LOOKS
 from training.data.world.materials import TRAIN_ID_OF_KIND
+from training.data.world.places import HOME, Place
 from training.data.world.scene import Scene, Stream, generator
 from training.data.world.shade import shade
 from training.data.world.street import WallBuilder, draw_street
@@ -42,8 +44,8 @@ class RenderedFrame(NamedTuple):
 def render_clip(seed: int, look: Look | str, size: tuple[int, int], num_frames: int) -> RenderedClip:
     """Renders a clip of a street.
 
-    The same arguments give the same bits in every process; another look gives other frames of the same geometry,
-    and a clip of more frames (up to 30) begins with those of a shorter one.
+    The same arguments give the same bits in every process; another look of the same place gives other frames of the
+    same geometry, and a clip of more frames (up to 30) begins with those of a shorter one.
 
     Args:
         seed: chooses the street, what is in it, and its colours; not negative.
@@ -65,7 +67,8 @@ def render_clip(seed: int, look: Look | str, size: tuple[int, int], num_frames: 
 
 def render_frames(seed: int, look: Look | str, size: tuple[int, int], num_frames: int) -> Iterator[RenderedFrame]:
     """The frames of `render_clip` one by one, for clips that do not fit in memory."""
-    return render_scene(build_scene(seed, num_frames), look, size, range(num_frames))
+    look = LOOKS[look] if isinstance(look, str) else look
+    return render_scene(build_scene(seed, num_frames, look.place), look, size, range(num_frames))
 
 
 def render_scene(
@@ -75,12 +78,20 @@ def render_scene(
 
     A moment that repeats is a street at rest, with the noise of the sensor alone; one that is left out makes all go
     faster.
+
+    Raises:
+        ValueError: if the look is of another place than the scene.
     """
     look = LOOKS[look] if isinstance(look, str) else look
+    if look.place != scene.place:
+        raise ValueError(
+            f"the look {look.name} is of the place {look.place.name}, the scene of {scene.place.name}: build the scene"
+            " with the place of the look"
+        )
     seed = scene.seed
     colors = look.color_table(generator(seed, Stream.COLORS), scene.num_instances)
     effects = _draw_effects(look.effects, generator(seed, Stream.EFFECTS))
-    intrinsics = Intrinsics(*size)
+    intrinsics = Intrinsics(*size, scene.place.focal_length, scene.place.horizon)
     pixel_x, pixel_y = np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64)
     before: tuple[Hits, int] | None = None
     for index, moment in enumerate(moments):
@@ -97,12 +108,12 @@ def render_scene(
         before = hits, moment
 
 
-def build_scene(seed: int, num_frames: int) -> Scene:
-    """The geometry of a clip."""
+def build_scene(seed: int, num_frames: int, place: Place = HOME) -> Scene:
+    """The geometry of a clip, which its looks share."""
     stretches = -(-num_frames // STRETCH)
     length = VIEW + 1.6 * STRETCH * stretches
-    street = draw_street(seed, length)
-    poses = drive(generator(seed, Stream.CAMERA), street.right.lane / 2, max(num_frames, 2))
+    street = draw_street(seed, place, length)
+    poses = drive(generator(seed, Stream.CAMERA), place, street.right.lane / 2, max(num_frames, 2))
     builder = WallBuilder(first_instance=1)
     walls = tuple(
         builder.add_wall(generator(seed, Stream.WALLS, number), street, x, is_outer, length)
@@ -120,6 +131,7 @@ def build_scene(seed: int, num_frames: int) -> Scene:
     traffic.furnish(seed, length)
     return Scene(
         seed=seed,
+        place=place,
         ground=street.ground,
         walls=walls,
         segments=builder.segments(),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from training.data.world.camera import Pose
 from training.data.world.canvas import Sprite
 from training.data.world.materials import Kind
+from training.data.world.places import Place
 
 
 class Stream(IntEnum):
@@ -25,6 +26,7 @@ class Stream(IntEnum):
     COLORS = 4
     EFFECTS = 5
     SENSOR = 6
+    CLUTTER = 7
 
 
 def generator(seed: int, stream: Stream, *parts: int) -> np.random.Generator:
@@ -114,9 +116,10 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Scene:
-    """All geometry of a clip. Nothing here depends on the look."""
+    """All geometry of a clip. Of a look, only the place matters here."""
 
     seed: int
+    place: Place
     ground: Ground
     walls: tuple[Wall, ...]
     segments: Segments

@@ -1,5 +1,6 @@
 """The colour of what image points show: materials, patterns, world-anchored texture, light."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -7,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.world.camera import Pose
-from training.data.world.looks import Look
-from training.data.world.materials import Kind, Material
+from training.data.world.look import Bond, Look, Patterns
+from training.data.world.materials import NUM_MATERIALS, Kind, Material
 from training.data.world.scene import Ground, Scene, Segments
 from training.data.world.textures import fade, fractal_noise, look_up, sample_noise
 from training.data.world.trace import FIRST_WALL, GROUND, SKY, Hits, ground_kinds, is_crossroads, segment_rows
@@ -53,7 +54,8 @@ def shade(
     _shade_ground(surface, scene, hits, points, pose, frame, look, sample_angle)
     _shade_walls(surface, scene, hits, points, pose, look, sample_angle)
     _shade_cards(surface, scene, hits, points, frame, look, sample_angle)
-    noise = fractal_noise(surface.u, surface.v, surface.footprint, look.texture_table()[surface.material])
+    _lay_bonds(surface, look.patterns.bonds)
+    noise = _texture(surface, look)
     result = colors[surface.instance, surface.material]
     has_overlay = surface.mix > 0
     overlay = colors[surface.instance[has_overlay], surface.overlay[has_overlay]]
@@ -61,6 +63,32 @@ def shade(
     result *= (surface.light * np.clip(1 + noise, 0.25, 1.9))[..., None]
     _paint_sky(result, hits, colors[0], look)
     return result
+
+
+def _lay_bonds(surface: Surface, bonds: Mapping[Material, Bond]) -> None:
+    """Darkens the joints between bricks and stones, of which every second course is shifted by half a length."""
+    for material, bond in bonds.items():
+        is_laid = (surface.material == material) & (surface.mix < 0.5)
+        u, v, footprint = surface.u[is_laid], surface.v[is_laid], surface.footprint[is_laid]
+        course, up = np.divmod(v / bond.height, 1)
+        along = np.remainder(u / bond.length + 0.5 * np.remainder(course, 2), 1)
+        joint, mean = 0.18, 0.28  # of a course's height and of a brick's length; share of the surface
+        is_joint = (up < joint) | (along < joint * bond.height / bond.length)
+        clear = fade(bond.height, footprint)
+        surface.light[is_laid] *= 1 - bond.depth * (clear * is_joint + (1 - clear) * mean)
+
+
+def _texture(surface: Surface, look: Look) -> NDArray[np.float32]:
+    """(h, w) relative change of the colour."""
+    u, v, footprint = surface.u, surface.v, surface.footprint
+    amplitudes = look.texture_table()[surface.material]
+    if look.patterns.stretch:
+        table = np.ones((NUM_MATERIALS, 2), np.float32)
+        for material, factors in look.patterns.stretch.items():
+            table[material] = factors
+        stretch = table[surface.material]
+        u, v, footprint = u / stretch[..., 0], v / stretch[..., 1], footprint / stretch.min(-1)
+    return fractal_noise(u, v, footprint, amplitudes)
 
 
 def _paint_sky(result: NDArray[np.float32], hits: Hits, colors: NDArray[np.float32], look: Look) -> None:
@@ -94,7 +122,7 @@ def _shade_ground(
     x, z = points[on_ground][:, 0], points[on_ground][:, 2]
     depth = hits.depth[on_ground]
     footprint = sample_angle * depth * np.sqrt(1 + (depth / pose.position[1])) * 0.8
-    material, light = _ground_pattern(scene.ground, x, z, footprint)
+    material, light = _ground_pattern(scene.ground, x, z, footprint, look.patterns.slab)
     surface.material[on_ground] = material
     surface.u[on_ground], surface.v[on_ground] = x, z
     surface.footprint[on_ground] = footprint
@@ -102,7 +130,7 @@ def _shade_ground(
 
 
 def _ground_pattern(
-    ground: Ground, x: NDArray[Any], z: NDArray[Any], footprint: NDArray[Any]
+    ground: Ground, x: NDArray[Any], z: NDArray[Any], footprint: NDArray[Any], slab: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Materials and light of ground points: paint on the road, kerbs, joints between slabs."""
     kinds = ground_kinds(ground, x, z)
@@ -122,7 +150,7 @@ def _ground_pattern(
     edges = np.array([ground.bounds[3], ground.bounds[4], ground.bounds[5], ground.bounds[6]])
     is_curb = paved & (np.abs(x[:, None] - edges).min(1) < 0.16)
     material[is_curb] = Material.CURB
-    is_joint = (np.remainder(x, 0.8) < 0.06) | (np.remainder(z, 0.8) < 0.06)
+    is_joint = (np.remainder(x, slab) < 0.06) | (np.remainder(z, slab) < 0.06)
     light[paved & is_joint] = 0.75
     light += (paved & ~is_curb) * (0.96 - light) * (1 - fade(0.35, footprint))
     return material, light
@@ -162,7 +190,7 @@ def _shade_walls(
         distance = abs(wall.x - pose.position[0])
         footprint = sample_angle * depth * np.sqrt(1 + depth / distance) * 0.8
         rows = segment_rows(wall, z)
-        material, overlay, mix, light = _wall_pattern(scene.segments, rows, z, y, footprint)
+        material, overlay, mix, light = _wall_pattern(scene.segments, rows, z, y, footprint, look.patterns)
         is_sunny = scene.sun_from_left == (wall.x > 0)
         surface.material[on_wall], surface.overlay[on_wall], surface.mix[on_wall] = material, overlay, mix
         surface.instance[on_wall] = scene.segments.instance[rows]
@@ -172,7 +200,12 @@ def _shade_walls(
 
 
 def _wall_pattern(
-    segments: Segments, rows: NDArray[np.int32], z: NDArray[Any], y: NDArray[Any], footprint: NDArray[Any]
+    segments: Segments,
+    rows: NDArray[np.int32],
+    z: NDArray[Any],
+    y: NDArray[Any],
+    footprint: NDArray[Any],
+    patterns: Patterns,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
     """Material, overlay, its share, and light of points on walls: windows, shops, eaves, planks, dark hedge feet."""
     kind, height = segments.kind[rows], segments.height[rows]
@@ -182,11 +215,12 @@ def _wall_pattern(
     house = kind == Kind.BUILDING
     in_shop = house & segments.has_shop[rows] & (storey == 0)
     bay = np.abs(np.remainder(along / period, 1) - 0.5)
+    middle, half = patterns.window
     has_window = house & (y < height - 0.5) & ~in_shop
-    is_window = has_window & (bay < width / 2) & (np.abs(level - 0.52) < 0.26)
+    is_window = has_window & (bay < width / 2) & (np.abs(level - middle) < half)
     is_shop = in_shop & (np.abs(np.remainder(along / (2 * period), 1) - 0.5) < 0.44) & (np.abs(level - 0.4) < 0.36)
     clear = fade(2.0, footprint)  # too far away to tell windows apart, a wall takes their mean colour
-    mean = np.where(has_window, 0.52 * width, np.where(in_shop, 0.6, 0))
+    mean = np.where(has_window, 2 * half * width, np.where(in_shop, 0.6, 0))
     mix = (clear * (is_window | is_shop) + (1 - clear) * mean).astype(np.float32)
     material = np.array([0, 0, Material.FACADE, Material.FENCE, 0, 0, Material.FOLIAGE], np.uint8)[kind]
     is_eaves = house & (y > height - 0.3)
@@ -195,8 +229,12 @@ def _wall_pattern(
     overlay = np.where(in_shop, Material.SHOP, Material.WINDOW).astype(np.uint8)
     light = np.ones(len(y), np.float32)
     fence = kind == Kind.FENCE
-    is_gap = (np.remainder(z, 0.24) < 0.05) & (np.abs(y - 0.75 * height) > 0.07) & (np.abs(y - 0.25 * height) > 0.07)
-    plank = fade(0.24, footprint)
+    is_gap = (
+        (np.remainder(z, patterns.plank) < 0.05)
+        & (np.abs(y - 0.75 * height) > 0.07)
+        & (np.abs(y - 0.25 * height) > 0.07)
+    )
+    plank = fade(patterns.plank, footprint)
     light[fence] = (1 - 0.5 * plank * is_gap - 0.1 * (1 - plank))[fence]
     hedge = kind == Kind.VEGETATION
     light[hedge] = (0.66 + 0.4 * np.minimum(y / np.maximum(height, 0.5), 1))[hedge]

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from training.data.world import vehicle_sprites
+from training.data.world import foreign_sprites, foreign_vehicle_sprites, vehicle_sprites
 from training.data.world.canvas import Canvas, Sprite
 from training.data.world.materials import Material
 
@@ -142,7 +142,13 @@ DRAWINGS: dict[str, Callable[[int], Sprite]] = {
 }
 
 
+STYLES = {
+    "home": DRAWINGS,
+    "abroad": DRAWINGS | foreign_vehicle_sprites.DRAWINGS | foreign_sprites.DRAWINGS,
+}
+
+
 @lru_cache(maxsize=256)
-def draw(name: str, variant: int = 0) -> Sprite:
-    """The drawing of this name."""
-    return DRAWINGS[name](variant)
+def draw(name: str, variant: int = 0, style: str = "home") -> Sprite:
+    """The drawing of this name in one of the `STYLES`."""
+    return STYLES[style][name](variant)

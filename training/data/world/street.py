@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.world.materials import Kind
+from training.data.world.places import Place
 from training.data.world.scene import Card, Ground, Segments, Stream, Wall, generator, pick
 from training.data.world.sprites import draw
 
@@ -13,12 +14,6 @@ BEGIN = -24.0  # metres, z where the street begins
 STEP = 0.25  # metres between samples of a wall's profile
 END_WALL_DEPTH = 12.0  # metres
 GAP = 2
-# Shares of building, vegetation, GAP in the outer walls, and of fence, hedge, gap in the inner ones.
-CHARACTERS = (
-    ((0.86, 0.06, 0.08), (0.35, 0.25, 0.40)),  # town
-    ((0.55, 0.27, 0.18), (0.50, 0.28, 0.22)),  # suburb
-    ((0.20, 0.60, 0.20), (0.35, 0.35, 0.30)),  # park
-)
 
 
 @dataclass(frozen=True)
@@ -39,18 +34,19 @@ class Side:
 class Street:
     """The frame that objects are placed in."""
 
+    place: Place
     left: Side
     right: Side
     ground: Ground
-    character: int  # row of `CHARACTERS`
+    character: int  # 0 town, 1 suburb, 2 park
 
 
-def draw_street(seed: int, length: float) -> Street:
+def draw_street(seed: int, place: Place, length: float) -> Street:
     """The profile across the street and its crossroads up to z = `length` metres."""
     rng = generator(seed, Stream.STREET)
-    character = pick(rng, (0.45, 0.35, 0.2))
-    lane = rng.uniform(3.1, 3.8)
-    left, right = (_draw_side(rng, lane, character) for _ in range(2))
+    character = pick(rng, place.characters)
+    lane = rng.uniform(*place.lane)
+    left, right = (_draw_side(rng, place, lane, character) for _ in range(2))
     bounds = [-s for s in (left.outer_wall, left.inner_wall, left.pavement[1], left.pavement[0], left.road)]
     bounds += [right.road, *right.pavement, right.inner_wall, right.outer_wall]
     kinds = [left.garden, left.garden, left.garden, Kind.SIDEWALK, left.verge, Kind.ROAD]
@@ -70,16 +66,16 @@ def draw_street(seed: int, length: float) -> Street:
         np.array(crossroads).reshape(-1, 2),
         dash_length=dash,
     )
-    return Street(left, right, ground, character)
+    return Street(place, left, right, ground, character)
 
 
-def _draw_side(rng: np.random.Generator, lane: float, character: int) -> Side:
-    has_parking = bool(rng.random() < 0.6)
-    road = lane + (2.3 if has_parking else 0.0) + (lane if rng.random() < 0.15 else 0.0)
-    verge = rng.uniform(0.8, 3.0) if rng.random() < (0.2, 0.45, 0.6)[character] else 0.0
+def _draw_side(rng: np.random.Generator, place: Place, lane: float, character: int) -> Side:
+    has_parking = bool(rng.random() < place.parking)
+    road = lane + (2.3 if has_parking else 0.0) + (lane if rng.random() < place.second_lane else 0.0)
+    verge = rng.uniform(0.8, 3.0) if rng.random() < place.verge[character] else 0.0
     begin = road + verge
-    end = begin + rng.uniform(1.6, 4.0)
-    has_garden = rng.random() < (0.35, 0.75, 0.85)[character]
+    end = begin + rng.uniform(*place.pavement)
+    has_garden = rng.random() < place.garden[character]
     garden = Kind.TERRAIN if rng.random() < (0.6, 0.9, 0.95)[character] else Kind.SIDEWALK
     border = rng.uniform(0.5, 3.5) if has_garden and rng.random() < 0.5 else 0.15
     inner = end + border
@@ -114,15 +110,15 @@ class WallBuilder:
         """Draws a wall at x from the beginning of the street to z = `length`."""
         count = int((length - BEGIN) / STEP)
         heights, segments = np.zeros(count), np.zeros(count, np.int32)
-        shares = CHARACTERS[street.character][0 if is_outer else 1]
+        shares = street.place.walls[street.character][0 if is_outer else 1]
         kinds = (Kind.BUILDING, Kind.VEGETATION) if is_outer else (Kind.FENCE, Kind.VEGETATION)
         first = 0
         while first < count:
             choice = pick(rng, shares)
             last = first + round((rng.uniform(2, 7) if choice == GAP else rng.uniform(7, 20)) / STEP)
             if choice != GAP:
-                height = self._add_segment(rng, kinds[choice], BEGIN + first * STEP, is_outer)
-                heights[first:last] = _profile(rng, kinds[choice], height, last - first)[: count - first]
+                height = self._add_segment(rng, street.place, kinds[choice], BEGIN + first * STEP, is_outer)
+                heights[first:last] = _profile(rng, street.place, kinds[choice], height, last - first)[: count - first]
                 segments[first:last] = len(self.rows) - 1
             first = last
         for begin, end in street.ground.crossroads:
@@ -131,16 +127,17 @@ class WallBuilder:
         self._add_end_walls(x, heights, segments)
         return Wall(x, BEGIN, STEP, heights, segments)
 
-    def _add_segment(self, rng: np.random.Generator, kind: Kind, start: float, is_outer: bool) -> float:
-        storey = rng.uniform(2.7, 3.4)
+    def _add_segment(self, rng: np.random.Generator, place: Place, kind: Kind, start: float, is_outer: bool) -> float:
+        storey = rng.uniform(*place.storey)
         if kind is Kind.BUILDING:
-            height = storey * int(rng.integers(2, 6)) + 0.5
+            height = storey * int(rng.integers(*place.storeys)) + 0.5
         elif kind is Kind.FENCE:
-            height = rng.uniform(0.9, 2.0)
+            height = rng.uniform(*place.fence)
         else:
             height = rng.uniform(4, 9) if is_outer else rng.uniform(0.8, 2.2)
         has_shop = bool(rng.random() < 0.4)
-        self.rows.append((kind, start, height, storey, rng.uniform(1.9, 3.4), rng.uniform(0.4, 0.62), has_shop))
+        period, width = rng.uniform(*place.window_period), rng.uniform(*place.window_width)
+        self.rows.append((kind, start, height, storey, period, width, has_shop))
         return float(height)
 
     def _add_end_walls(self, x: float, heights: NDArray[np.float64], segments: NDArray[np.int32]) -> None:
@@ -155,13 +152,13 @@ class WallBuilder:
                 )
 
 
-def _profile(rng: np.random.Generator, kind: Kind, height: float, count: int) -> NDArray[np.float64]:
+def _profile(rng: np.random.Generator, place: Place, kind: Kind, height: float, count: int) -> NDArray[np.float64]:
     """The top of a house, fence or hedge, sample by sample."""
     along = np.arange(count) / max(count - 1, 1)
     if kind is Kind.FENCE:
         return np.full(count, height)
     if kind is Kind.BUILDING:
-        gable = rng.uniform(1.5, 3.0) if rng.random() < 0.35 else 0.0
+        gable = rng.uniform(1.5, 3.0) if rng.random() < place.gables else 0.0
         return np.asarray(height + gable * np.minimum(1.0, 3 * np.minimum(along, 1 - along)))
     frequency = np.array([[1.0], [2.0], [4.0], [7.0]])  # waves in seven metres
     amplitude, phase = rng.uniform(0.3, 1.0, (4, 1)) / frequency, rng.random((4, 1))

@@ -14,12 +14,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     main()
 
 
-def test_the_preview_shows_three_looks_labels_and_flow_of_each_clip(
+def test_the_preview_shows_the_looks_labels_and_flow_of_each_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run(monkeypatch, "--preview", str(tmp_path / "world.png"), "--size", "16x32", "--clips", "2")
     with Image.open(tmp_path / "world.png") as picture:
-        assert picture.size == (5 * 256 + 4 * 4, 2 * 128 + 4)
+        assert picture.size == (8 * 256 + 7 * 4, 2 * 128 + 4)  # three looks at home, one abroad
     assert [path.name for path in tmp_path.iterdir()] == ["world.png"]
 
 

@@ -7,7 +7,9 @@ from training.data import DATASETS, World, WorldFlow
 from training.data.clip import Clip, FlowClip, LabelledClip
 from training.data.unlabelled import Unlabelled
 from training.data.world import render_clip
-from training.data.world.dataset import clip_seed
+from training.data.world.dataset import LabelledWorld, clip_seed
+from training.data.world.materials import Kind
+from training.label_spaces import IGNORE, LABEL_SPACES, VIPER_TO_CITYSCAPES
 
 SIZE = (32, 64)
 
@@ -50,6 +52,44 @@ def test_reading_past_the_end_is_an_index_error() -> None:
         World(size=SIZE, num_clips=1).open()[1]
 
 
+@pytest.mark.parametrize("look", ["source", "abroad"])
+def test_the_classes_of_synthia_tell_poles_and_riders_and_leave_out_what_it_does_not_know(look: str) -> None:
+    config = World(look=look, size=SIZE, num_clips=24, classes="synthia")
+    space = config.label_space
+    assert space.num_classes == 12
+    assert [space.names[train_id] for train_id in space.evaluated] == [name for name in space.names if name != "fence"]
+    dataset = config.open()
+    assert isinstance(dataset, LabelledWorld)
+    seen = set()
+    for index in range(len(dataset)):
+        labels, kinds = dataset[index].labels, torch.from_numpy(dataset.clips[index].kinds)
+        seen |= set(labels.flatten().tolist())
+        for name in space.names:
+            assert torch.equal(labels == space.names.index(name), kinds == Kind[name.upper()])
+        assert torch.equal(dataset.native_labels(index), labels[-1])
+    assert seen == {IGNORE, *range(12)}
+
+
+def test_the_benchmarks_share_frames_and_what_both_call_by_one_name() -> None:
+    viper = World(size=SIZE, num_clips=8).open()
+    synthia = World(size=SIZE, num_clips=8, classes="synthia").open()
+    for index in range(8):
+        one, other = viper[index], synthia[index]
+        assert torch.equal(one.frames, other.frames)
+        for name in ("road", "sky", "car", "sign"):
+            of_viper, of_synthia = (space.names.index(name) for space in LABEL_SPACES.values())
+            assert torch.equal(one.labels == of_viper, other.labels == of_synthia)
+        riders = other.labels == LABEL_SPACES["synthia"].names.index("rider")
+        assert (one.labels[riders] == VIPER_TO_CITYSCAPES.names.index("person")).all()
+        poles = other.labels == LABEL_SPACES["synthia"].names.index("pole")
+        assert (one.labels[poles] == IGNORE).all()
+
+
+def test_flow_has_the_classes_that_it_is_asked_for() -> None:
+    assert WorldFlow(classes="synthia").label_space is LABEL_SPACES["synthia"]
+    assert World().label_space is WorldFlow().label_space is VIPER_TO_CITYSCAPES
+
+
 def test_an_unlabelled_view_has_frames_and_nothing_else() -> None:
     world = World(size=SIZE, num_clips=2).open()
     hidden = Unlabelled(world)
@@ -65,6 +105,7 @@ def test_an_unlabelled_view_has_frames_and_nothing_else() -> None:
         ({"split": "test"}, "no split 'test'"),
         ({"size": (30, 64)}, "multiples of 4"),
         ({"num_clips": 0}, "num_clips is 0"),
+        ({"classes": "gta"}, "no classes 'gta'"),
         ({"num_frames": 0}, "num_frames must be"),
     ],
 )

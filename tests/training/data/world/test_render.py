@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from training.data.world import LOOKS, RenderedClip, render_clip
 from training.data.world.camera import Intrinsics
 from training.data.world.materials import Kind
+from training.data.world.places import ABROAD, HOME, Place
 from training.data.world.preview import color_flow
 from training.data.world.render import build_scene, render_scene
+from training.label_spaces import IGNORE
 
 SIZE = (48, 96)
 
@@ -43,14 +45,41 @@ def test_a_clip_has_the_documented_shapes_and_types() -> None:
     assert clip.valid.dtype == np.bool_
 
 
-def test_all_classes_appear_in_a_modest_number_of_clips(clips: list[RenderedClip]) -> None:
+@pytest.fixture(scope="module")
+def clips_abroad() -> list[RenderedClip]:
+    return [render_clip(seed, "abroad", SIZE, 2) for seed in range(24)]
+
+
+@pytest.mark.parametrize("fixture", ["clips", "clips_abroad"])
+def test_all_classes_appear_in_a_modest_number_of_clips(fixture: str, request: pytest.FixtureRequest) -> None:
+    clips: list[RenderedClip] = request.getfixturevalue(fixture)
     assert set(range(-1, 15)) <= set(np.unique([clip.labels for clip in clips]).tolist())
 
 
-def test_warping_by_the_true_flow_leaves_far_less_error_than_not_warping() -> None:
+def test_clutter_stands_abroad_and_is_not_trained(clips: list[RenderedClip], clips_abroad: list[RenderedClip]) -> None:
+    assert not any((clip.kinds == Kind.STATIC).any() for clip in clips)
+    assert 0.003 < np.mean([clip.kinds == Kind.STATIC for clip in clips_abroad]) < 0.1
+    assert all((clip.labels[clip.kinds == Kind.STATIC] == IGNORE).all() for clip in clips_abroad)
+
+
+def test_a_look_of_another_place_than_the_scene_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="look abroad is of the place abroad, the scene of home"):
+        list(render_scene(build_scene(0, 1), "abroad", SIZE, [0]))
+
+
+def test_another_place_has_other_streets_from_the_same_seed() -> None:
+    home, abroad = (build_scene(5, 2, place) for place in (HOME, ABROAD))
+    assert (home.place, abroad.place) == (HOME, ABROAD)
+    assert not np.array_equal(home.ground.bounds, abroad.ground.bounds)
+    assert home.poses[0].position[1] < 1.8 < 2.1 < abroad.poses[0].position[1]
+    assert not np.array_equal(render_clip(5, "source", SIZE, 1).labels, render_clip(5, "abroad", SIZE, 1).labels)
+
+
+@pytest.mark.parametrize(("look", "num_clips"), [("source", 12), ("abroad", 8)])
+def test_warping_by_the_true_flow_leaves_far_less_error_than_not_warping(look: str, num_clips: int) -> None:
     warped, unwarped = [], []
-    for seed in range(12):
-        clip = render_clip(seed, "source", (96, 192), 2)
+    for seed in range(num_clips):
+        clip = render_clip(seed, look, (96, 192), 2)
         current = clip.frames[1].astype(float)
         visible = clip.valid[0]
         warped.append(np.abs(warp(clip.frames[0], clip.flow[0]) - current)[visible].mean())
@@ -73,9 +102,10 @@ def test_a_street_at_rest_and_one_that_goes_faster_have_their_true_flow() -> Non
     assert np.mean(warped) < 0.45 * np.mean(unwarped)
 
 
-def test_labels_follow_the_flow_where_it_is_visible(clips: list[RenderedClip]) -> None:
+@pytest.mark.parametrize("fixture", ["clips", "clips_abroad"])
+def test_labels_follow_the_flow_where_it_is_visible(fixture: str, request: pytest.FixtureRequest) -> None:
     agreeing = []
-    for clip in clips:
+    for clip in request.getfixturevalue(fixture):
         rows, columns = np.indices(SIZE)
         x, y = (np.rint(grid + clip.flow[0][..., axis]).astype(int) for axis, grid in ((0, columns), (1, rows)))
         visible = clip.valid[0]
@@ -83,9 +113,11 @@ def test_labels_follow_the_flow_where_it_is_visible(clips: list[RenderedClip]) -
     assert np.mean(agreeing) > 0.97  # the rest are edges within a wall or between strips of the ground
 
 
-def test_the_flow_of_the_road_is_the_homography_of_the_ground_plane() -> None:
+@pytest.mark.parametrize(("look", "place"), [("source", HOME), ("abroad", ABROAD)])
+def test_the_flow_of_the_road_is_the_homography_of_the_ground_plane(look: str, place: Place) -> None:
     for seed in range(6):
-        clip, poses, camera = render_clip(seed, "source", SIZE, 2), build_scene(seed, 2).poses, Intrinsics(*SIZE)
+        clip, poses = render_clip(seed, look, SIZE, 2), build_scene(seed, 2, place).poses
+        camera = Intrinsics(*SIZE, place.focal_length, place.horizon)
         # H = K R1^T (I - t n^T / d) R2 K^-1 with axes (right, up, forward), normal n upwards, distance d to the ground
         (center_x, center_y), focal = camera.center, camera.focal
         intrinsics = np.array([[focal, 0, center_x], [0, -focal, center_y], [0, 0, 1]])
@@ -130,8 +162,9 @@ def test_what_leaves_the_image_is_not_visible(clips: list[RenderedClip]) -> None
     assert 0.85 < np.mean([clip.valid.mean() for clip in clips]) < 0.99
 
 
-def test_looks_differ_in_nothing_but_the_frames() -> None:
-    clips = [render_clip(5, look, SIZE, 2) for look in LOOKS]
+def test_looks_of_one_place_differ_in_nothing_but_the_frames() -> None:
+    clips = [render_clip(5, look, SIZE, 2) for look in LOOKS.values() if look.place is HOME]
+    assert len(clips) == 3
     for other in clips[1:]:
         assert np.array_equal(other.labels, clips[0].labels)
         assert np.array_equal(other.flow, clips[0].flow)

@@ -1,0 +1,118 @@
+"""A look whose gap to the source survives random colours: another city, built of other stuff.
+
+Roads are of cobbles with yellow paint, pavements of large slabs; walls of stone stand where the source has planks,
+houses are of coursed stone with tall narrow windows, grass and leaves are streaked. Vehicles, people, signs, lights
+and trees have other shapes and colours, and the camera stands higher behind a wider lens (`places.ABROAD`). Colours of
+ground, walls and sky lie half way between the source's and those of a place where road and pavement, fence and house
+are mixed up more easily. Light, lens and sensor are about as far from the source's as those of `mid`.
+"""
+
+from training.data.world.look import Bond, CameraEffects, Look, Patterns
+from training.data.world.materials import Material
+from training.data.world.places import ABROAD as PLACE
+
+ABROAD = Look(
+    name="abroad",
+    palettes={
+        Material.ASPHALT: ((116, 112, 110), (114, 110, 108), (116, 108, 100)),
+        Material.MARKING: ((214, 176, 84),),
+        Material.PAVING: ((140, 130, 124), (156, 136, 120), (126, 124, 128)),
+        Material.CURB: ((146, 142, 140),),
+        Material.GRASS: ((140, 160, 82), (144, 160, 84), (116, 144, 72)),
+        Material.FACADE: (
+            (214, 178, 140),
+            (204, 184, 140),
+            (158, 120, 116),
+            (178, 178, 188),
+            (192, 172, 152),
+            (156, 134, 144),
+        ),
+        Material.WINDOW: ((80, 84, 96), (84, 104, 112)),
+        Material.SHOP: ((116, 116, 96), (138, 64, 64), (56, 84, 84)),
+        Material.ROOF: ((136, 104, 94), (88, 92, 88)),
+        Material.FENCE: ((154, 128, 104), (150, 122, 100), (186, 184, 178)),
+        Material.FOLIAGE: ((80, 116, 60), (112, 124, 54), (66, 104, 72), (132, 140, 60)),
+        Material.TRUNK: ((116, 96, 76),),
+        Material.SKY: ((130, 166, 208), (146, 172, 204), (118, 156, 204)),
+        Material.CLOUD: ((232, 232, 232),),
+        Material.CAR_PAINT: (
+            (214, 210, 200),
+            (120, 124, 126),
+            (196, 188, 160),
+            (60, 84, 80),
+            (150, 90, 60),
+            (70, 70, 84),
+            (160, 176, 180),
+        ),
+        Material.TRUCK_PAINT: ((70, 100, 80), (160, 120, 60), (90, 84, 90)),
+        Material.BUS_PAINT: ((90, 120, 90), (170, 90, 70), (210, 200, 180)),
+        Material.CARGO: ((170, 172, 172), (190, 150, 90), (130, 110, 96)),
+        Material.MOTORCYCLE_PAINT: ((150, 180, 170), (210, 190, 150), (120, 60, 60)),
+        Material.BICYCLE_PAINT: ((50, 56, 60), (120, 90, 60), (170, 170, 166)),
+        Material.GLASS: ((96, 110, 114), (80, 88, 90)),
+        Material.RUBBER: ((40, 38, 38),),
+        Material.HEADLAMP: ((236, 226, 190),),
+        Material.TAIL_LAMP: ((176, 50, 40),),
+        Material.PLATE: ((190, 186, 176),),
+        Material.SKIN: ((190, 146, 118), (140, 100, 76), (100, 70, 54)),
+        Material.HAIR: ((70, 60, 54), (150, 130, 96), (36, 32, 32)),
+        Material.TOP: ((90, 84, 80), (140, 110, 80), (70, 76, 96), (180, 170, 150), (110, 60, 56), (60, 80, 70)),
+        Material.TROUSERS: ((60, 54, 52), (96, 90, 84), (40, 40, 48)),
+        Material.SIGN: ((206, 160, 40), (50, 110, 90), (60, 90, 150), (170, 56, 50)),
+        Material.SIGN_MARK: ((226, 222, 210),),
+        Material.POLE: ((70, 84, 76),),
+        Material.LIGHT_BOX: ((150, 130, 60),),
+        Material.LAMP_ON: ((90, 220, 150), (236, 80, 60), (240, 190, 80)),
+        Material.LAMP_OFF: ((90, 80, 56),),
+    },
+    textures={
+        Material.ASPHALT: (0.03, 0.04, 0.12, 0.10),
+        Material.PAVING: (0.10, 0.08, 0.03, 0.02),
+        Material.CURB: (0.03, 0.03, 0.03, 0.03),
+        Material.GRASS: (0.18, 0.16, 0.06, 0.05),
+        Material.FACADE: (0.03, 0.05, 0.12, 0.08),
+        Material.WINDOW: (0.04, 0.05, 0.0, 0.0),
+        Material.ROOF: (0.08, 0.08, 0.04, 0.03),
+        Material.FENCE: (0.04, 0.10, 0.16, 0.10),
+        Material.FOLIAGE: (0.05, 0.08, 0.16, 0.26),
+        Material.TRUNK: (0.0, 0.04, 0.16, 0.14),
+        Material.CAR_PAINT: (0.08, 0.08, 0.05, 0.0),
+        Material.TRUCK_PAINT: (0.08, 0.08, 0.05, 0.0),
+        Material.BUS_PAINT: (0.06, 0.06, 0.04, 0.0),
+        Material.CARGO: (0.08, 0.10, 0.06, 0.04),
+        Material.GLASS: (0.0, 0.08, 0.06, 0.0),
+        Material.TOP: (0.0, 0.0, 0.14, 0.08),
+        Material.TROUSERS: (0.0, 0.0, 0.06, 0.04),
+    },
+    jitter=0.10,
+    shade=0.2,
+    haze_color=(210, 204, 196),
+    effects=CameraEffects(
+        haze=(0.002, 0.006),
+        saturation=(0.8, 1.1),
+        exposure=(0.82, 1.02),
+        warmth=(-0.02, 0.08),
+        contrast=(0.9, 1.05),
+        gamma=(0.92, 1.1),
+        vignette=(0.05, 0.2),
+        blur=(0.1, 0.35),
+        noise=(1.0, 3.0),
+    ),
+    place=PLACE,
+    patterns=Patterns(
+        slab=2.4,
+        plank=2.0,
+        window=(0.5, 0.36),
+        bonds={
+            Material.ASPHALT: Bond(0.5, 0.4, 0.35),
+            Material.FACADE: Bond(1.2, 0.6, 0.25),
+            Material.FENCE: Bond(0.7, 0.35, 0.4),
+        },
+        stretch={
+            Material.GRASS: (0.5, 2.0),
+            Material.FOLIAGE: (0.6, 2.0),
+            Material.CAR_PAINT: (2.0, 0.5),
+            Material.TOP: (0.5, 2.0),
+        },
+    ),
+)

@@ -1,0 +1,125 @@
+"""The recipe that is to close most of the gap on the embedded world, and what it has to be compared with.
+
+Of the parts at hand those that helped on a prototype: random colours on the source, which did most, target frames that
+move BatchNorm's statistics, and labels from an averaged teacher. No flow loss, and no label of the target, in choosing
+the checkpoint neither:
+
+    demo-augmented-one                    of the demo: where all of these but the last start
+    demo-best-one, demo-best              both stages with a mean teacher; the checkpoint that is surest
+    demo-r1-one, demo-r1                  the same without the teacher: what it adds is the difference
+    demo-flow-ratio                       what flow says of a class, learnt on the source
+    demo-best-flow-one, demo-best-flow    the best trainings, their teacher told that too
+    demo-long-target-only(-one)           on target labels in random colours, as many steps: the gap is up to this
+"""
+
+from dataclasses import replace
+
+from training.methods.flow_ratio_pretraining import FlowRatioPretraining
+from training.methods.flow_ratio_teacher import FlowRatioTeacher
+from training.methods.mean_teacher import MeanTeacher
+from training.methods.optimization import Adam
+from training.methods.supervised import Supervised
+from training.recipe import NamedRecipe, Recipe
+from training.recipes.demo import (
+    DEMO_RECIPES,
+    FLOW_NET,
+    FROM_STAGE_ONE,
+    SOURCE_VALIDATION,
+    STAGE_ONE,
+    STAGE_ONE_STEPS,
+    STAGE_TWO,
+    TARGET_VALIDATION,
+)
+from training.validation import ConfidenceValidation, FlowRatioValidation
+
+TO_CHOOSE_BY = replace(TARGET_VALIDATION, seed=2)  # streets that are neither trained nor evaluated on
+LONG_STAGE_ONE = replace(STAGE_ONE, optimizer=Adam(learning_rate=1e-3, weight_decay=1e-5))
+LONG_STEPS = 1000
+
+
+def _demo(name: str) -> Recipe:
+    return DEMO_RECIPES[name].recipe
+
+
+def _starting_from(recipe: Recipe, stage_one: str) -> Recipe:
+    return replace(recipe, start_from={**recipe.start_from, **dict.fromkeys(FROM_STAGE_ONE, stage_one)})
+
+
+def _without_teacher(recipe: Recipe) -> Recipe:
+    assert isinstance(recipe.method, MeanTeacher)
+    return replace(recipe, method=Supervised(recipe.method.stage, forward_target=True))
+
+
+_best_one = replace(
+    _demo("demo-augmented-one"),
+    method=MeanTeacher(LONG_STAGE_ONE),
+    validation=ConfidenceValidation(data=TO_CHOOSE_BY),
+    steps=LONG_STEPS,
+    start_from={"segmenter": "demo-augmented-one:segmenter"},
+    source_batch=2,
+    target_batch=2,
+    validate_every=100,
+    keep_best=True,
+)
+_best = replace(
+    _starting_from(_demo("demo-augmented"), "demo-best-one:segmenter.segnet"),
+    method=MeanTeacher(STAGE_TWO),
+    validation=_best_one.validation,
+    target_batch=2,
+    validate_every=20,
+    keep_best=True,
+)
+
+_flow_ratio = replace(
+    _demo("demo-sfm"),
+    method=FlowRatioPretraining(FLOW_NET),
+    validation=FlowRatioValidation(data=SOURCE_VALIDATION),
+    steps=1000,
+    source_batch=4,
+    start_from={"teacher_flow": "demo-flow:flow_net"},
+)
+
+
+def _with_flow_ratio(recipe: Recipe) -> Recipe:
+    assert isinstance(recipe.method, MeanTeacher)
+    return replace(
+        recipe,
+        method=FlowRatioTeacher(recipe.method.stage, teacher_flow=FLOW_NET),
+        start_from={
+            **recipe.start_from,
+            "teacher_flow": "demo-flow:flow_net",
+            "flow_ratio": "demo-flow-ratio:flow_ratio",
+        },
+    )
+
+
+BEST_RECIPES: dict[str, NamedRecipe] = {
+    "demo-best-one": NamedRecipe("Embedded world: random source colours and a mean teacher, stage one.", _best_one),
+    "demo-best": NamedRecipe("Embedded world: random source colours and a mean teacher, Accel.", _best),
+    "demo-r1-one": NamedRecipe(
+        "Embedded world: random source colours and target frames without a loss, stage one.",
+        _without_teacher(_best_one),
+    ),
+    "demo-r1": NamedRecipe(
+        "Embedded world: random source colours and target frames without a loss, Accel.",
+        _starting_from(_without_teacher(_best), "demo-r1-one:segmenter.segnet"),
+    ),
+    "demo-flow-ratio": NamedRecipe("Embedded world: what flow says of a class beyond its position.", _flow_ratio),
+    "demo-best-flow-one": NamedRecipe(
+        "Embedded world: the best recipe with flow ratios for the teacher, stage one.", _with_flow_ratio(_best_one)
+    ),
+    "demo-best-flow": NamedRecipe(
+        "Embedded world: the best recipe with flow ratios for the teacher, Accel.",
+        _starting_from(_with_flow_ratio(_best), "demo-best-flow-one:segmenter.segnet"),
+    ),
+    "demo-long-target-only-one": NamedRecipe(
+        "Embedded world: stage one on target labels in random colours, as long as the best recipe.",
+        replace(_demo("demo-target-only-one"), steps=STAGE_ONE_STEPS + LONG_STEPS, augment_source=True),
+    ),
+    "demo-long-target-only": NamedRecipe(
+        "Embedded world: Accel on target labels in random colours, after as long a stage one as the best recipe's.",
+        _starting_from(
+            replace(_demo("demo-target-only"), augment_source=True), "demo-long-target-only-one:segmenter.segnet"
+        ),
+    ),
+}
