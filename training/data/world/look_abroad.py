@@ -4,7 +4,7 @@ Roads are of cobbles with yellow paint, pavements of large slabs; walls of stone
 houses are of coursed stone with tall narrow windows, grass and leaves are streaked. Vehicles, people, signs, lights
 and trees have other shapes and colours, and the camera stands higher behind a wider lens (`places.ABROAD`). Colours of
 ground, walls and sky lie half way between the source's and those of a place where road and pavement, fence and house
-are mixed up more easily. Light, lens and sensor are about as far from the source's as those of `mid`.
+are mixed up more easily. Light, lens and sensor are no farther from the source's than those of `mid`.
 """
 
 from training.data.world.look import Bond, CameraEffects, Look, Patterns
