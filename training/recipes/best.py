@@ -1,8 +1,8 @@
-"""The recipe that is to close most of the gap on the embedded world, and what it has to be compared with.
+"""Candidates for the recipe that closes most of the gap on the embedded world, and what they are compared with.
 
-Of the parts at hand those that helped on a prototype: random colours on the source, which did most, target frames that
-move BatchNorm's statistics, and labels from an averaged teacher. No flow loss, and no label of the target, in choosing
-the checkpoint neither:
+The parts: random colours on the source, target frames that move BatchNorm's statistics, labels from an averaged
+teacher. No flow loss, and no label of the target, in choosing the checkpoint neither. On a prototype the teacher added
+a point; of these recipes, seed 0, it took six away (stage one, mIoU: 48.3 without, 42.5 with it, which is surer).
 
     demo-augmented-one                    of the demo: where all of these but the last start
     demo-best-one, demo-best              both stages with a mean teacher; the checkpoint that is surest
