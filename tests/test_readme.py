@@ -19,7 +19,7 @@ TRAINING_README, EXPORT_README = (
     (ROOT / wing / "README.md").read_text(encoding="utf-8") for wing in ("training", "export")
 )
 PAGES = [README, TRAINING_README, EXPORT_README]
-EXAMPLE, EXAMPLE_RECIPE = "mean_teacher.py", "demo-mean-teacher-one"  # a file that a page shows, run below
+EXAMPLE, EXAMPLE_RECIPE = "noise_consistency.py", "demo-noise-one"  # a file that a page shows, run below
 SHOWN = re.sub(r"torchrun --nproc_per_node \d", "python", "\n".join(PAGES))  # starts the same programs
 COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", SHOWN, re.MULTILINE)))
 WITH_SUBCOMMANDS = ("training.train", "training.data.check")
@@ -81,4 +81,4 @@ def test_the_example_method_trains(tmp_path: Path) -> None:
         arguments = [*command, recipe, "--out", str(runs / recipe), *tiny]
         subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     run = json.loads((runs / EXAMPLE_RECIPE / "run.json").read_text(encoding="utf-8"))
-    assert run["recipe"]["method"]["_type"] == "MeanTeacher"
+    assert run["recipe"]["method"]["_type"] == "NoiseConsistency"

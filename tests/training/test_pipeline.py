@@ -90,7 +90,7 @@ def test_own_videos_are_a_target_without_labels_to_choose_by(name: str) -> None:
 
 
 def test_a_recipe_that_chooses_without_labels_chooses_on_own_videos() -> None:
-    own = with_own_videos(RECIPES["demo-best"].recipe, Path("/videos"))
+    own = with_own_videos(RECIPES["demo-mean-teacher"].recipe, Path("/videos"))
     assert isinstance(own.validation, ConfidenceValidation)
     assert own.validation.data == own.target
     assert isinstance(own.target, VideoFolder)
@@ -125,7 +125,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.usefixtures("three_stages")
 def test_mistakes_are_one_sentence(refused: Refused, tmp_path: Path) -> None:
-    assert "error: there is no recipe 'fourth': choose one of demo-" in refused("fourth")
+    assert "error: there is no recipe 'fourth': choose one of " in refused("fourth")
     assert "deeplab-init, which is not there: make it of the official file with 'python -m training.convert" in refused(
         "orphan", "--out", tmp_path
     )

@@ -174,9 +174,9 @@ def test_source_target_and_validation_share_their_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["-one", ""])
-def test_the_best_recipe_looks_at_no_target_label(stage: str) -> None:
+def test_training_with_a_mean_teacher_looks_at_no_target_label(stage: str) -> None:
     """Not in choosing either, which is on streets that are neither trained nor evaluated on."""
-    recipe = RECIPES[f"demo-best{stage}"].recipe
+    recipe = RECIPES[f"demo-mean-teacher{stage}"].recipe
     assert isinstance(recipe.validation, ConfidenceValidation)
     assert recipe.source.look == "source"  # type: ignore[attr-defined]  # of the world
     assert recipe.validation.data.look == recipe.target.look  # type: ignore[attr-defined]  # of the world
@@ -186,19 +186,21 @@ def test_the_best_recipe_looks_at_no_target_label(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["-one", ""])
-def test_the_best_recipe_without_its_teacher_is_r1(stage: str) -> None:
-    best, r1 = (RECIPES[f"demo-{name}{stage}"].recipe for name in ("best", "r1"))
+def test_training_with_a_mean_teacher_is_r1_but_for_the_teacher(stage: str) -> None:
+    taught, r1 = (RECIPES[f"demo-{name}{stage}"].recipe for name in ("mean-teacher", "r1"))
     assert isinstance(r1.method, Supervised)
     assert r1.method.forward_target
-    assert r1.method.stage == stage_of(best.method)
-    origins = {part: origin.replace("demo-best", "demo-r1") for part, origin in best.start_from.items()}
-    assert replace(best, method=r1.method, start_from=origins) == r1
+    assert r1.method.stage == stage_of(taught.method)
+    origins = {part: origin.replace("demo-mean-teacher", "demo-r1") for part, origin in taught.start_from.items()}
+    assert replace(taught, method=r1.method, start_from=origins) == r1
 
 
-def test_the_oracle_takes_as_many_steps_as_the_best_recipe() -> None:
-    steps = {name: RECIPES[f"demo-{name}"].recipe.steps for name in ("augmented-one", "best-one", "best")}
+def test_the_oracle_takes_as_many_steps_as_training_with_a_mean_teacher() -> None:
+    steps = {
+        name: RECIPES[f"demo-{name}"].recipe.steps for name in ("augmented-one", "mean-teacher-one", "mean-teacher")
+    }
     oracle = [RECIPES[f"demo-long-target-only{stage}"].recipe.steps for stage in ("-one", "")]
-    assert oracle == [steps["augmented-one"] + steps["best-one"], steps["best"]]
+    assert oracle == [steps["augmented-one"] + steps["mean-teacher-one"], steps["mean-teacher"]]
 
 
 @pytest.mark.parametrize(

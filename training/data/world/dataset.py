@@ -37,9 +37,7 @@ class World(DataConfig):
     num_frames: int = 2  # consecutive frames of a video
     seed: int = 0  # chooses the streets
     render_on_access: bool = False  # render a clip whenever it is read instead of keeping all in memory
-    classes: Literal["viper", "synthia"] = (
-        "viper"  # benchmark whose classes the labels get: 15, or 12 of which 11 count
-    )
+    classes: Literal["viper", "synthia"] = "viper"  # benchmark of the labels' classes: 15, or 12 of which 11 count
 
     def __post_init__(self) -> None:
         """Refuses what cannot be rendered."""
