@@ -14,8 +14,9 @@ from training.data.unlabelled import Unlabelled
 from training.data.world.dataset import World
 from training.methods.method import Networks, Update
 from training.methods.supervised import Supervised
+from training.models.flownet_s import FlowNetS
 from training.recipe import Recipe
-from training.run_directory import Run, RunError, load_checkpoint
+from training.run_directory import Run, RunError, load_checkpoint, load_weights
 from training.trainer import TrainingError, train
 
 Train = Callable[..., Run]
@@ -177,3 +178,16 @@ def test_how_long_iterations_take_and_wait_stands_beside_their_losses(
 def test_target_clips_that_are_too_short_for_the_method_are_refused(tiny_recipe: Recipe, train_tiny: Train) -> None:
     with pytest.raises(ValueError, match=r"Supervised looks at 2 frames of the target, .* --target.num-frames 2"):
         train_tiny(target=replace(tiny_recipe.target, num_frames=1))  # type: ignore[type-var]  # data sets are dataclasses
+
+
+def test_domains_of_different_classes_are_refused(tiny_recipe: Recipe, train_tiny: Train) -> None:
+    assert isinstance(tiny_recipe.target, World)
+    sentence = "source has the classes of viper-to-cityscapes, target those of synthia-to-cityscapes: choose data sets"
+    with pytest.raises(ValueError, match=sentence):
+        train_tiny(target=replace(tiny_recipe.target, classes="synthia"))
+
+
+def test_a_teacher_of_another_width_is_refused_with_both_shapes() -> None:
+    shapes = r"has shape \(6, 6, 7, 7\) there and \(9, 6, 7, 7\) here: give both networks the same width"
+    with pytest.raises(RunError, match=rf"run:flow_net does not fit FlowNetS: conv1.0.weight {shapes}"):
+        load_weights(FlowNetS(0.375), FlowNetS(0.25).state_dict(), "run:flow_net")
