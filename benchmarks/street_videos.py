@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.world.dataset import clip_seed
+from training.data.world.looks import LOOKS
 from training.data.world.materials import TRAIN_ID_OF_KIND
 from training.data.world.render import build_scene, render_scene
 
@@ -48,7 +49,8 @@ def render_video(seed: int, index: int, kind: Kind, look: str, size: tuple[int, 
     for number, length in enumerate(lengths):
         paces = _paces(rng, length) if kind in ("stop-and-go", "lively") else np.ones(length, int)
         moments = np.cumsum(paces) - paces[0]
-        scene = build_scene(clip_seed(seed, "val", 100 * index + number), int(moments[-1]) + 1)
+        place = LOOKS[look].place
+        scene = build_scene(clip_seed(seed, "val", 100 * index + number), int(moments[-1]) + 1, place)
         for rendered in render_scene(scene, look, size, moments):
             frames.append(rendered.frame)
             labels.append(TRAIN_ID_OF_KIND[rendered.kinds])

@@ -41,3 +41,8 @@ def test_scenes_are_as_long_as_they_are_said_to_be_and_differ() -> None:
     assert all(15 <= length <= 60 for length in lengths[:-1])
     same = (video.labels[1:] == video.labels[:-1]).mean((1, 2))
     assert same[[cut - 1 for cut in video.cuts]].max() < np.median(same)
+
+
+def test_videos_of_another_place_are_rendered_in_its_streets() -> None:
+    home, abroad = (render_video(3, 0, "steady", look, SIZE, 2) for look in ("mid", "abroad"))
+    assert (home.labels != abroad.labels).mean() > 0.1
