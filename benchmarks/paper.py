@@ -19,11 +19,12 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
+from benchmarks.paper_filling import fill_cells
 from benchmarks.paper_pictures import class_bars, figure_2, figure_5, frames_and_predictions
 from benchmarks.paper_points import FIGURE_SYSTEMS, add_figure
 from benchmarks.paper_report import report, write_tables
 from benchmarks.paper_results import Results, find_all, open_results, write_results
-from benchmarks.paper_rows import Cell, fill_cells
+from benchmarks.paper_rows import Cell
 from benchmarks.paper_scales import SCALES, Folders, ScaleName, Setting, settings_of
 from benchmarks.paper_stages import Workshop, converted_run
 from benchmarks.paper_tables import PICTURED, TABLES, Classes
@@ -52,6 +53,7 @@ class Options:
     synthia: Path | None = None  # folder of SYNTHIA-SEQS-04-DAWN, for table 2
     cityscapes: Path | None = None  # folder of Cityscapes, the target of both
     out: Path = Path("runs/paper")  # folder of results and runs
+    jobs: int = 1  # rows trained side by side, each in a process with its share of the cores
     json: bool = False  # print results.json on stdout instead of the tables
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 
@@ -76,7 +78,7 @@ def run(options: Options) -> Results:
     workshop = Workshop(options.out, scale, options.machine, results)
     cells = list(_cells(options, settings, seeds))
     for_figures = [
-        Cell(setting, seed, system)
+        Cell(setting, seed, system, is_row=False)
         for number in options.figures
         for setting, seed in itertools.product(settings, seeds)
         for system in FIGURE_SYSTEMS[number]
@@ -86,7 +88,7 @@ def run(options: Options) -> Results:
         results["tables"] = sorted({*results["tables"], *options.tables})
         results["figures"] = sorted({*results["figures"], *options.figures})
         results |= {"machine": machine(device), "versions": versions(), "commit": commit()}
-        fill_cells(workshop, cells)
+        fill_cells(workshop, [*cells, *for_figures], options.jobs)
         results["failed_figures"] = []
         _fill_figures(workshop, options, settings, seeds)
         write_results(options.out, results)
@@ -106,6 +108,8 @@ def _settings(options: Options) -> tuple[Setting, ...]:
         raise ValueError("there is nothing to make: name --tables or --figures")
     if options.seeds is not None and options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}: choose at least 1")
+    if options.jobs < 1:
+        raise ValueError(f"--jobs is {options.jobs}: choose at least 1")
     if 2 in options.figures and options.folders != Folders():
         raise ValueError("figure 2 needs true flow, which the real data sets have not: choose --figures 5")
     return settings_of(_classes(options), options.folders)
@@ -127,7 +131,7 @@ def _cells(options: Options, settings: tuple[Setting, ...], seeds: range) -> Ite
 
 
 def _require_official_weights(workshop: Workshop, cells: list[Cell]) -> None:
-    stages = {stage for cell in cells for stage in workshop.stages_of(*cell)}
+    stages = {stage for cell in cells for stage in workshop.stages_of(*cell.place)}
     for name in sorted({name for stage in stages for name in workshop.converted(stage)}):
         if not (folder := converted_run(workshop.folder, name)).exists():
             raise RunError(

@@ -1,4 +1,4 @@
-"""The rows of tables: their systems trained and evaluated, one after the other, with an estimate of the time left.
+"""The rows of tables: their systems trained and evaluated.
 
 Systems are evaluated by the protocol of SFC's released code, with the weights of their last step: no target label
 chooses anything. Beside as trained, each is evaluated with BatchNorm statistics re-estimated on target frames.
@@ -6,14 +6,12 @@ chooses anything. Beside as trained, each is evaluated with BatchNorm statistics
 
 import logging
 import time
-from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from benchmarks.paper_report import write_tables
-from benchmarks.paper_results import Results, find, place, put, write_results
+from benchmarks.paper_results import Results, place
 from benchmarks.paper_scales import Setting
 from benchmarks.paper_stages import StageFailedError, Workshop, one_sentence
 from training.command_line import choose_device
@@ -36,27 +34,27 @@ class Cell(NamedTuple):
     setting: Setting
     seed: int
     system: str
+    is_row: bool = True  # of a table; else it is only trained, for a figure
+
+    @property
+    def place(self) -> tuple[Setting, int, str]:
+        """What a workshop asks for."""
+        return self.setting, self.seed, self.system
 
 
-def fill_cells(workshop: Workshop, cells: Iterable[Cell]) -> None:
-    """Trains and evaluates what is not yet in the results; writes them and the tables after each cell."""
-    todo = list(dict.fromkeys(cells))
-    for number, cell in enumerate(todo, 1):
-        where = place(cell.setting, cell.seed)
-        logger.info(
-            "%d of %d: %s, %s, seed %d%s", number, len(todo), cell.system, cell.setting.title, cell.seed,
-            time_left(workshop, todo[number - 1 :]),
-        )  # fmt: skip
-        known = find(workshop.results["cells"], **where, system=cell.system)
-        try:
-            run = workshop.run_of(*cell)  # though it be known: its run may be another's by now
-            if known is None or "error" in known:
-                entry = evaluated(run, cell, workshop)
-                put(workshop.results["cells"], {**where, "system": cell.system, **entry}, "system")
-        except StageFailedError as error:
-            put(workshop.results["cells"], {**where, "system": cell.system, "error": str(error)}, "system")
-        write_results(workshop.folder, workshop.results)
-        write_tables(workshop.folder, workshop.results)
+def attempted(workshop: Workshop, cell: Cell, known: Results | None) -> Results | None:
+    """The cell of the results: trained and evaluated now unless it is known, or a sentence that says why not.
+
+    Its run is asked for though it be known: it may be another's by now. None for what is only trained.
+    """
+    try:
+        run = workshop.run_of(*cell.place)
+        if not cell.is_row:
+            return None
+        found = known if known is not None and "error" not in known else evaluated(run, cell, workshop)
+    except StageFailedError as error:
+        found = {"error": str(error)}
+    return {**place(cell.setting, cell.seed), "system": cell.system, **found} if cell.is_row else None
 
 
 def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
@@ -68,7 +66,7 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
     started = time.monotonic()
     try:
         device = choose_device(workshop.machine.device)
-        recipe = workshop.recipe_of(*cell)
+        recipe = workshop.recipe_of(*cell.place)
         segmenter = cast("VideoSegmenter", run.networks()["segmenter"]).to(device)
         validation = workshop.target_validation(cell.setting, cell.seed)
         as_trained = measured(segmenter, validation, device)
@@ -77,7 +75,7 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
     except Exception as error:  # like a training, an evaluation must not cost the other rows
         logger.exception("the evaluation of %s failed", run.folder)
         raise StageFailedError(f"the evaluation of {run.name} failed: {one_sentence(error)}") from error
-    stages = workshop.stages_of(*cell)
+    stages = workshop.stages_of(*cell.place)
     return {
         "recipe": run.name,
         "commit": run.provenance["commit"],
@@ -105,31 +103,3 @@ def with_statistics_of_target(segmenter: VideoSegmenter, target: DataConfig, dev
     clips = Unlabelled(target.open())
     some = Subset(clips, range(min(STATISTICS_CLIPS, len(clips))))
     return cast("VideoSegmenter", with_target_statistics(segmenter, DataLoader(some, STATISTICS_BATCH), device))
-
-
-def time_left(workshop: Workshop, cells: Iterable[Cell]) -> str:
-    """An estimate by the seconds a step of each recipe took so far; nothing as long as none was taken."""
-    results = workshop.results
-    seconds = {stage["recipe"]: stage["seconds"] / stage["steps"] for stage in results["stages"]}
-    cells = list(cells)
-    if not seconds:
-        return ""
-    total_steps = sum(stage["steps"] for stage in results["stages"])
-    usual = sum(stage["seconds"] for stage in results["stages"]) / total_steps  # of recipes that were never run
-    stages = dict.fromkeys(stage for cell in cells for stage in workshop.stages_of(*cell))
-    left = sum(
-        workshop.recipe(stage).steps * seconds.get(stage.name, usual)
-        for stage in stages
-        if stage not in workshop.runs and stage not in workshop.failures and workshop.seconds_of(stage) is None
-    )
-    taken = [cell["evaluation_seconds"] for cell in results["cells"] if "evaluation_seconds" in cell]
-    if taken:
-        places = ({**place(cell.setting, cell.seed), "system": cell.system} for cell in cells)
-        left += sum(find(results["cells"], **each) is None for each in places) * sum(taken) / len(taken)
-    return f"; about {duration(left)} left"
-
-
-def duration(seconds: float) -> str:
-    """For people."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "a minute"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.paper import Options, main, run
+from benchmarks.paper_filling import time_left
 from benchmarks.paper_recipes import FAMILIES, recipe_name, recipes_of
-from benchmarks.paper_rows import Cell, time_left
+from benchmarks.paper_rows import Cell
 from benchmarks.paper_scales import SCALES, Folders, Setting, scaled_recipes, settings_of
 from benchmarks.paper_stages import Workshop
 from benchmarks.paper_tables import TABLES, Table
@@ -112,6 +113,18 @@ def test_a_call_leaves_results_tables_and_plots(finished: Path) -> None:
     assert "| *source-only, BatchNorm statistics of the target* |" in text
 
 
+def test_rows_trained_side_by_side_are_those_trained_in_turn(few_rows: None, finished: Path) -> None:
+    out = finished.parent / "side-by-side"
+    options = Options(tables=(1,), figures=(5,), scale="smoke", seeds=1, out=out, jobs=2, machine=Machine("cpu"))
+    together, in_turn = run(options), results_of(finished, "first.json")
+    assert len([stage["recipe"] for stage in together["stages"]]) == len(stages_below(out))
+    assert together["figure_5"] == in_turn["figure_5"]
+    for cell in in_turn["cells"]:
+        (same,) = (other for other in together["cells"] if other["system"] == cell["system"])
+        assert same.get("as_trained") == cell.get("as_trained", same.get("as_trained"))
+    assert (out / "frames-viper-mid.png").is_file()
+
+
 def test_figure_2_puts_networks_of_both_domains_together(few_rows: None, finished: Path) -> None:
     out = finished.parent / "figure-2"
     results = run(Options(tables=(), figures=(2,), scale="smoke", seeds=1, out=out, machine=Machine("cpu")))
@@ -128,6 +141,7 @@ def test_figure_2_puts_networks_of_both_domains_together(few_rows: None, finishe
         (["--figures", "3"], "there is no figure 3: choose among 2, 5"),
         (["--tables", "--figures"], "there is nothing to make: name --tables or --figures"),
         (["--seeds", "0"], "--seeds is 0: choose at least 1"),
+        (["--jobs", "0"], "--jobs is 0: choose at least 1"),
         (["--scale", "cpu"], "holds results of scale 'smoke', this call says 'cpu': choose another --out"),
         (["--viper", ".", "--figures", "5"], "these tables on real data also need --cityscapes"),
         (["--viper", ".", "--cityscapes", "/nowhere", "--figures", "5"], "there is no folder /nowhere"),
@@ -255,12 +269,14 @@ def test_looks_share_the_stages_that_see_no_target_and_are_judged_apart() -> Non
 def test_the_time_left_is_that_of_the_steps_left() -> None:
     workshop = Workshop(Path(), SCALES["cpu"], Machine("cpu"), {"stages": [], "cells": []})
     cell = Cell(SETTING, 0, "source-only")
-    assert time_left(workshop, [cell]) == ""
+    assert time_left(workshop, [cell], 1) == ""
     where = {"classes": "viper", "target": "source", "seed": 0}
     done = {**where, "recipe": "demo-source-only-one", "steps": 1000, "seconds": 600.0}  # 0.6 s a step
     workshop.results["stages"].append(done)
-    assert time_left(workshop, [cell]) == "; about 26 min left"  # 2500 steps of flow and 100 of Accel
-    assert time_left(workshop, [cell, cell._replace(seed=1)]) == "; about 1 h 2 min left"  # and 3600
+    assert time_left(workshop, [cell], 1) == "; about 26 min left"  # 2500 steps of flow and 100 of Accel
+    both = [cell, cell._replace(seed=1)]
+    assert time_left(workshop, both, num_processes=1) == "; about 1 h 2 min left"  # and 3600
+    assert time_left(workshop, both, num_processes=2) == "; about 31 min left"
 
 
 def test_a_stage_that_was_interrupted_is_gone_on_with(few_rows: None, tmp_path: Path) -> None:
