@@ -36,7 +36,7 @@ from training.recipes.demo import (
 from training.recipes.rivals import RIVALS, Setting, sfc
 from training.validation import DistortionValidation
 
-SETTING = Setting(FLOW_NET, pseudo_weight=0.1, crop_size=96)
+SETTING = Setting(FLOW_NET, pseudo_weight=0.1, crop_size=96, discriminator_width=16)  # all networks are narrow
 RAFT = RaftConfig(iterations=3, width=0.25)
 DFF = DffConfig(reference="resnet10_slim", flow_net=FLOW_NET)
 DA_VSS = DaVssConfig(reference="resnet10_slim", flow_net=FLOW_NET, correction_width=0.25)

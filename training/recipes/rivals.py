@@ -24,6 +24,7 @@ class Setting(NamedTuple):
     flow_net: FlowNetConfig  # of the frozen flow network and the SFM
     pseudo_weight: float  # lambda_T of TPS and TPL: 0.1 on VIPER, 1 on SYNTHIA
     crop_size: int  # pixels, side of what PixMatch's augmentation makes of a frame
+    discriminator_width: int = 64  # channels after the first convolution of AdvEnt's and DA-VSN's; the papers' is 64
 
 
 class Rival(NamedTuple):
@@ -43,16 +44,18 @@ def _with_tpl(method: Callable[[Stage, Setting], Method[Any]]) -> Callable[[Stag
     return lambda stage, setting: Tpl(method(stage, setting), setting.flow_net, pseudo_weight=setting.pseudo_weight)
 
 
-def _advent(stage: Stage, _: Setting) -> AdvEnt:
-    return AdvEnt(stage)
+def _advent(stage: Stage, setting: Setting) -> AdvEnt:
+    return AdvEnt(stage, discriminator_width=setting.discriminator_width)
+
+
+def _da_vsn(stage: Stage, setting: Setting) -> DaVsn:
+    return DaVsn(stage, teacher_flow=setting.flow_net, discriminator_width=setting.discriminator_width)
 
 
 RIVALS: dict[str, Rival] = {
     "advent": Rival("AdvEnt", _advent),
     "pixmatch": Rival("PixMatch", lambda stage, setting: PixMatch(stage, crop_size=setting.crop_size)),
-    "da-vsn": Rival(
-        "DA-VSN", lambda stage, setting: DaVsn(stage, teacher_flow=setting.flow_net), teachers=("teacher_flow",)
-    ),
+    "da-vsn": Rival("DA-VSN", _da_vsn, teachers=("teacher_flow",)),
     "tps": Rival(
         "TPS",
         lambda stage, setting: Tps(stage, teacher_flow=setting.flow_net, pseudo_weight=setting.pseudo_weight),
