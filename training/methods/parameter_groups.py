@@ -42,7 +42,13 @@ def stage_two_groups(segmenter: VideoSegmenter) -> list[ParameterGroup]:
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """Makes every BatchNorm that is not trained use its running statistics and leave them, until the next `train()`."""
+    """Makes every BatchNorm use its running statistics and leave them, until the next `train()`."""
+    for norm in _norms(network):
+        norm.eval()
+
+
+def freeze_statistics_of_fixed(network: nn.Module) -> None:
+    """`freeze_statistics` of every BatchNorm whose scale and shift are not trained."""
     for norm in _norms(network):
         if not norm.weight.requires_grad:
             norm.eval()

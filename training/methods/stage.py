@@ -22,7 +22,12 @@ from training.data.clip import LabelledClip
 from training.methods.losses import cross_entropy
 from training.methods.method import Method, Networks
 from training.methods.optimization import OptimizerSpec, Poly, RepeatedSgd, Schedule, Sgd, WarmUp
-from training.methods.parameter_groups import freeze_statistics, stage_one_groups, stage_two_groups
+from training.methods.parameter_groups import (
+    freeze_statistics,
+    freeze_statistics_of_fixed,
+    stage_one_groups,
+    stage_two_groups,
+)
 from training.methods.twin_backbones import levels_of_last_two
 from training.models.accel import AccelConfig
 from training.models.per_frame import PerFrame, PerFrameConfig
@@ -96,6 +101,7 @@ class StageOne(Stage):
     auxiliary_weight: float = 0.1  # of the auxiliary classifier's losses
     exact_bn: bool = True  # forward the earlier source frame for BatchNorm's statistics, as SFC's code does
     train_bn: bool = True  # BatchNorm's scale and shift too, as SFC's code does; AdvEnt's, DA-VSN's and TPS's do not
+    freeze_bn: bool = False  # keep BatchNorm's statistics, those of the start; all released code lets them move
 
     def build(self, num_classes: int) -> VideoSegmenter:
         """See `Stage.build`."""
@@ -110,6 +116,13 @@ class StageOne(Stage):
     def optimizer_of(self, segmenter: VideoSegmenter) -> Optimizer:
         """See `Stage.optimizer_of`."""
         return self.optimizer.build(stage_one_groups(cast("PerFrame", segmenter).segnet, self.train_bn))
+
+    def ready(self, networks: Networks) -> VideoSegmenter:
+        """See `Stage.ready`."""
+        segmenter = super().ready(networks)
+        if self.freeze_bn:
+            freeze_statistics(segmenter)
+        return segmenter
 
     def source_levels(self, segmenter: VideoSegmenter, source: LabelledClip) -> Levels:
         """See `Stage.source_levels`."""
@@ -156,7 +169,7 @@ class StageTwo(Stage):
         """See `Stage.ready`."""
         segmenter = super().ready(networks)
         if self.freeze_bn:
-            freeze_statistics(segmenter)
+            freeze_statistics_of_fixed(segmenter)
         return segmenter
 
     def levels_of_last_two(self, segmenter: VideoSegmenter, frames: Tensor) -> tuple[Levels, Levels]:

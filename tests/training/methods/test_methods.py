@@ -108,12 +108,11 @@ def test_the_flow_loss_reaches_the_trained_networks_alone(
     assert all(each.grad is None for name in ("teacher_flow", "sfm") for each in networks[name].parameters())
 
 
+@pytest.mark.parametrize("stage", ["one", "two"])
 @pytest.mark.parametrize("name", ["supervised", "sfc"])
-def test_statistics_of_fixed_backbones_move_unless_frozen(
-    name: str, small: Small, train: Train, snapshot: Snapshot
-) -> None:
+def test_statistics_move_unless_frozen(name: str, stage: str, small: Small, train: Train, snapshot: Snapshot) -> None:
     for freeze_bn in (False, True):
-        method = small(name, "two", freeze_bn=freeze_bn)
+        method = small(name, stage, freeze_bn=freeze_bn)
         networks = method.networks(4)
         before = snapshot(networks)
         train(method, networks, 1)

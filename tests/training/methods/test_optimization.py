@@ -18,7 +18,12 @@ from training.methods.optimization import (
     StepDecay,
     WarmUp,
 )
-from training.methods.parameter_groups import freeze_statistics, stage_one_groups, stage_two_groups
+from training.methods.parameter_groups import (
+    freeze_statistics,
+    freeze_statistics_of_fixed,
+    stage_one_groups,
+    stage_two_groups,
+)
 from training.models.accel import AccelConfig
 from training.models.da_vss import DaVssConfig
 from training.models.deeplab import DeepLab
@@ -143,11 +148,11 @@ def test_stage_one_can_leave_every_batch_norm_alone() -> None:
     assert len(left_out) == 2 * len(norms)
 
 
-def test_frozen_statistics_are_those_of_networks_that_are_not_trained() -> None:
+def test_statistics_of_fixed_are_those_of_networks_that_are_not_trained() -> None:
     flow_net = FlowNetSConfig(width=1 / 4)
     segmenter = DaVssConfig("resnet10_slim", flow_net, correction_width=1 / 8).build(4).train()
     stage_two_groups(segmenter)
-    freeze_statistics(segmenter)
+    freeze_statistics_of_fixed(segmenter)
     in_training = {
         name.split(".")[0]
         for name, module in segmenter.named_modules()

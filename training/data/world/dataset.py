@@ -35,6 +35,7 @@ class World(DataConfig):
     size: tuple[int, int] = (64, 128)  # height and width of the frames in pixels, multiples of 4
     num_clips: int = 160  # number of videos
     num_frames: int = 2  # consecutive frames of a video
+    frame_step: int = 1  # frames of the drive from one frame of a video to the next; 2 makes all move twice as fast
     seed: int = 0  # chooses the streets
     render_on_access: bool = False  # render a clip whenever it is read instead of keeping all in memory
     classes: Literal["viper", "synthia"] = "viper"  # benchmark of the labels' classes: 15, or 12 of which 11 count
@@ -53,8 +54,8 @@ class World(DataConfig):
             raise ValueError(f"num_clips is {self.num_clips}: choose 1 to {MAX_CLIPS}")
         if self.classes not in LABEL_SPACES:
             raise ValueError(f"the world has no classes {self.classes!r}: choose one of {', '.join(LABEL_SPACES)}")
-        if self.num_frames < 1 or self.seed < 0:
-            raise ValueError("num_frames must be at least 1 and seed at least 0")
+        if self.num_frames < 1 or self.frame_step < 1 or self.seed < 0:
+            raise ValueError("num_frames and frame_step must be at least 1 and seed at least 0")
 
     @property
     def label_space(self) -> LabelSpace:
@@ -92,8 +93,9 @@ class RenderedClips:
         self.kept: tuple[RenderedClip, ...] = ()
         if not config.render_on_access:
             self.kept = _render_all(
-                config.look, config.split, config.size, config.num_clips, config.num_frames, config.seed
-            )
+                config.look, config.split, config.size, config.num_clips, config.num_frames, config.frame_step,
+                config.seed,
+            )  # fmt: skip
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -106,7 +108,8 @@ class RenderedClips:
         if self.kept:
             return self.kept[index]
         config = self.config
-        return render_clip(clip_seed(config.seed, config.split, index), config.look, config.size, config.num_frames)
+        seed = clip_seed(config.seed, config.split, index)
+        return render_clip(seed, config.look, config.size, config.num_frames, config.frame_step)
 
 
 class LabelledWorld(LabelledDataset):
@@ -159,11 +162,11 @@ def _frames(clip: RenderedClip) -> torch.Tensor:
 
 @lru_cache(maxsize=MAX_CACHED)
 def _render_all(
-    look: str, split: str, size: tuple[int, int], num_clips: int, num_frames: int, seed: int
+    look: str, split: str, size: tuple[int, int], num_clips: int, num_frames: int, frame_step: int, seed: int
 ) -> tuple[RenderedClip, ...]:
     """All clips of a split. Configurations that differ only in their kind of items share them."""
 
     return tuple(
-        render_clip(clip_seed(seed, split, index), look, size, num_frames)
+        render_clip(clip_seed(seed, split, index), look, size, num_frames, frame_step)
         for index in with_progress(range(num_clips), f"rendering {look} {split}")
     )

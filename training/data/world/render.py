@@ -41,7 +41,9 @@ class RenderedFrame(NamedTuple):
     kinds: NDArray[np.int8]  # (H, W)
 
 
-def render_clip(seed: int, look: Look | str, size: tuple[int, int], num_frames: int) -> RenderedClip:
+def render_clip(
+    seed: int, look: Look | str, size: tuple[int, int], num_frames: int, frame_step: int = 1
+) -> RenderedClip:
     """Renders a clip of a street.
 
     The same arguments give the same bits in every process; another look of the same place gives other frames of the
@@ -52,8 +54,9 @@ def render_clip(seed: int, look: Look | str, size: tuple[int, int], num_frames: 
         look: a look, or the name of one in `LOOKS`.
         size: (height, width) in pixels.
         num_frames: T, at least 1.
+        frame_step: frames of the drive from one frame of the clip to the next; all motion is as many times as fast.
     """
-    rendered = list(render_frames(seed, look, size, num_frames))
+    rendered = list(render_frames(seed, look, size, num_frames, frame_step))
     kinds = np.stack([frame.kinds for frame in rendered])
     later = rendered[1:]
     return RenderedClip(
@@ -65,10 +68,13 @@ def render_clip(seed: int, look: Look | str, size: tuple[int, int], num_frames: 
     )
 
 
-def render_frames(seed: int, look: Look | str, size: tuple[int, int], num_frames: int) -> Iterator[RenderedFrame]:
+def render_frames(
+    seed: int, look: Look | str, size: tuple[int, int], num_frames: int, frame_step: int = 1
+) -> Iterator[RenderedFrame]:
     """The frames of `render_clip` one by one, for clips that do not fit in memory."""
     look = LOOKS[look] if isinstance(look, str) else look
-    return render_scene(build_scene(seed, num_frames, look.place), look, size, range(num_frames))
+    moments = range(0, num_frames * frame_step, frame_step)
+    return render_scene(build_scene(seed, moments[-1] + 1, look.place), look, size, moments)
 
 
 def render_scene(

@@ -106,7 +106,8 @@ def test_an_unlabelled_view_has_frames_and_nothing_else() -> None:
         ({"size": (30, 64)}, "multiples of 4"),
         ({"num_clips": 0}, "num_clips is 0"),
         ({"classes": "gta"}, "no classes 'gta'"),
-        ({"num_frames": 0}, "num_frames must be"),
+        ({"num_frames": 0}, "num_frames and frame_step must be"),
+        ({"frame_step": 0}, "num_frames and frame_step must be"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused_in_one_sentence(options: dict[str, object], sentence: str) -> None:

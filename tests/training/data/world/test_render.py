@@ -96,6 +96,9 @@ def test_a_street_at_rest_and_one_that_goes_faster_have_their_true_flow() -> Non
         assert np.abs(start.flow).max() < 1e-3
         clip = render_clip(seed, "source", (96, 192), 3)
         assert np.array_equal(skip.kinds, clip.kinds[2])
+        faster = render_clip(seed, "source", (96, 192), 2, frame_step=2)
+        assert np.array_equal(faster.kinds, clip.kinds[::2])
+        assert np.array_equal(faster.flow[0], skip.flow)
         current = skip.frame.astype(float)
         warped.append(np.abs(warp(start.frame, skip.flow) - current)[skip.valid].mean())
         unwarped.append(np.abs(start.frame - current)[skip.valid].mean())
