@@ -11,7 +11,6 @@ Figure 5: mIoU against the error of the flow that predictions imply, over the tr
 control, which trains without that error.
 """
 
-import json
 import logging
 from typing import cast
 
@@ -96,8 +95,7 @@ def add_figure_5(workshop: Workshop, setting: Setting, seed: int) -> None:
 
 
 def _curve(run: Run) -> list[dict[str, float]]:
-    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    validated = [figures for figures in map(json.loads, lines) if "validation/epe" in figures]
+    validated = [figures for figures in run.figures() if "validation/epe" in figures]
     return [
         {"step": figures["step"], "miou": figures["validation/miou"], "epe": figures["validation/epe"]}
         for figures in validated

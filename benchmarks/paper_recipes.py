@@ -9,9 +9,9 @@ Most are recipes of `training.recipes`. What only the tables need is made of tho
     segnet-on-target              stage one on target labels, as long as on the source (Fig. 2)
     flow-on-target                the flow network on the target's true flow (Fig. 2; the world alone has any)
 
-No checkpoint is chosen by target labels: where a recipe would, as those of the paper do, the last one counts. Stage
-one of SFC and its control are validated ten times with the error of Fig. 5 beside the mIoU, which changes nothing about
-the training.
+No checkpoint is chosen by target labels: where a recipe would, as those of the paper do, the last one counts. Some are
+validated more than their recipes say, which changes nothing about the training: stage one of SFC and its control ten
+times with the error of Fig. 5, and where a checkpoint is chosen without labels, the mIoU of all it is chosen among.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,12 @@ from training.methods.supervised import Supervised
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.recipes.rivals import RIVALS
-from training.validation import FlowConsistencyValidation, SegmentationValidation
+from training.validation import (
+    ConfidenceValidation,
+    FlowConsistencyValidation,
+    SegmentationValidation,
+    WatchedConfidenceValidation,
+)
 
 Family = Literal["demo", "viper", "synthia"]
 FAMILIES: tuple[Family, ...] = ("demo", "viper", "synthia")
@@ -54,7 +59,7 @@ def recipes_of(family: Family) -> dict[str, Recipe]:
     for system in ("sfc-one", "control-one"):
         name = recipe_name(family, system)
         own[name] = _with_curve(own[name])
-    return {name: _without_target_labels(recipe) for name, recipe in own.items()}
+    return {name: _without_target_labels(_watched(recipe)) for name, recipe in own.items()}
 
 
 def _derived(family: Family, own: dict[str, Recipe]) -> Iterator[tuple[str, Recipe]]:
@@ -107,6 +112,13 @@ def _on_target(recipe: Recipe) -> Recipe:
 
 def _without_target_labels(recipe: Recipe) -> Recipe:
     return replace(recipe, keep_best=False) if isinstance(recipe.validation, SegmentationValidation) else recipe
+
+
+def _watched(recipe: Recipe) -> Recipe:
+    if not isinstance(recipe.validation, ConfidenceValidation):
+        return recipe
+    watched = WatchedConfidenceValidation(data=recipe.validation.data, num_clips=recipe.validation.num_clips)
+    return replace(recipe, validation=watched)
 
 
 def _with_curve(recipe: Recipe) -> Recipe:

@@ -1,6 +1,6 @@
 """The tables in Markdown: the paper's figures, ours with their spread, and what contradicts the paper with a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +16,7 @@ FALLS = (
     ("FlowNet, SegNet of the source", "segnet source, flow target", "segnet source, flow source"),
     ("FlowNet, SegNet of the target", "segnet target, flow target", "segnet target, flow source"),
 )
+CHOICES = "Checkpoints chosen by the network's confidence, without labels; mIoU (%) on the frames of the choice:"
 OPPOSED = -0.5  # correlation from which on mIoU is said to rise where the error falls
 
 
@@ -85,7 +86,22 @@ def table_text(number: int, table: Table, place: Place) -> str:
     found = list(verdicts(table, place))
     if found:
         lines += ["", *_verdict_lines(found)]
+    if choices := list(_choice_lines(table, place)):
+        lines += ["", CHOICES, "", *choices]
     return "\n".join(lines)
+
+
+def _choice_lines(table: Table, place: Place) -> Iterator[str]:
+    """What every training that chooses its checkpoint without labels loses by that."""
+    where = {"classes": place.classes, "target": place.target}
+    found: dict[str, list[Results]] = {}
+    for row in table.rows:
+        for cell in find_all(place.results["cells"], **where, system=row.system):
+            for choice in cell.get("choices", ()):
+                found.setdefault(choice["recipe"], []).append(choice)
+    for recipe, choices in found.items():
+        chosen, last, best = (spread([choice[key] for choice in choices]) for key in ("chosen", "last", "best"))
+        yield f"- {recipe}: {chosen}; the last one {last}, the best by labels {best}."
 
 
 def _here(place: Place) -> str:

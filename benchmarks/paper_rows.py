@@ -22,6 +22,7 @@ from training.models.video_segmenter import VideoSegmenter
 from training.protocols import evaluate_clips, open_labelled
 from training.run_directory import Run
 from training.target_statistics import with_target_statistics
+from training.validation import WatchedConfidenceValidation
 
 logger = logging.getLogger(__name__)
 PROTOCOL = "sfc"
@@ -84,7 +85,18 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
         "evaluation_seconds": round(time.monotonic() - started, 2),
         "as_trained": as_trained,
         "target_statistics": of_target,
+        "choices": [choice for stage in stages if (choice := _choice(workshop.run(stage)))],
     }
+
+
+def _choice(run: Run) -> Results:
+    """How a checkpoint chosen without labels compares with others, mIoU in percent; empty if none was chosen so."""
+    if not isinstance(run.recipe.validation, WatchedConfidenceValidation):
+        return {}
+    checkpoints = [figures for figures in run.figures() if "validation/confidence" in figures]
+    chosen = max(checkpoints, key=lambda figures: figures["validation/confidence"])
+    miou = [figures["validation/miou"] for figures in checkpoints]
+    return {"recipe": run.name, "chosen": chosen["validation/miou"], "last": miou[-1], "best": max(miou)}
 
 
 def measured(segmenter: VideoSegmenter, data: DataConfig, device: torch.device) -> Results:

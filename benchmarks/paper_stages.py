@@ -86,9 +86,10 @@ class Workshop:
         Raises:
             StageFailedError: if it, or one before it, cannot be trained; now or earlier in this call.
         """
-        return self._run(self.stages_of(setting, seed, system)[-1])
+        return self.run(self.stages_of(setting, seed, system)[-1])
 
-    def _run(self, stage: Stage) -> Run:
+    def run(self, stage: Stage) -> Run:
+        """The run of a stage; see `run_of`."""
         if stage in self.failures:
             raise StageFailedError(self.failures[stage])
         if stage not in self.runs:
@@ -121,7 +122,7 @@ class Workshop:
     def _needed(self, stage: Stage, name: str) -> Run:
         if name not in self._recipes(stage):
             return read_run(converted_run(self.folder, name))
-        return self._run(self._shared(stage._replace(name=name)))
+        return self.run(self._shared(stage._replace(name=name)))
 
     def _note(self, stage: Stage, seconds: float) -> None:
         """Of a run that was interrupted this is the last part."""

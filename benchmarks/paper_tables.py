@@ -80,7 +80,9 @@ def _coloured_rows() -> tuple[Row, ...]:
     rows = {
         "r1": "source in random colours, target frames forwarded without a loss",
         "mean-teacher": "the same with a mean teacher",
-        "long-target-only": "target-only in random colours, as many steps as these two",
+        "mean-teacher-flow": "the same with a mean teacher that is told flow ratios",
+        "mixed-teacher": "the same with a mean teacher and objects of the source pasted in",
+        "long-target-only": "target-only in random colours, as many steps as these four",
     }
     return tuple(Row(title, system, None, True, of=COLOURED, is_of_the_world=True) for system, title in rows.items())
 

@@ -74,6 +74,11 @@ class Run:
             network.eval()
         return networks
 
+    def figures(self) -> list[dict[str, float]]:
+        """All lines of metrics.jsonl, in the order of training."""
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
     def measures(self) -> dict[str, float]:
         """What validation measured at the checkpoint."""
         measures: dict[str, float] = load_checkpoint(self.checkpoint_path())["measures"]

@@ -189,6 +189,16 @@ class ConfidenceValidation(Validation):
         return measures["confidence"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WatchedConfidenceValidation(ConfidenceValidation):
+    """The same choice, and the mean IoU of what it is made among: what choosing without labels costs."""
+
+    def measure(self, networks: Networks, device: torch.device) -> Measures:
+        """`miou` in percent, by labels that choose nothing, beside what is chosen by."""
+        confusion = segmentation_confusion(cast("VideoSegmenter", networks["segmenter"]), self.data, device)
+        return super().measure(networks, device) | {"miou": mean_iou(confusion, self.data.label_space.evaluated)}
+
+
 def _spread(dataset: Unlabelled, num_clips: int) -> Dataset[Clip]:
     num_chosen = min(num_clips, len(dataset))
     return Subset(dataset, [number * len(dataset) // num_chosen for number in range(num_chosen)])
@@ -198,6 +208,7 @@ VALIDATIONS: tuple[type[Validation], ...] = (
     SegmentationValidation,
     FlowConsistencyValidation,
     ConfidenceValidation,
+    WatchedConfidenceValidation,
     FlowValidation,
     SfmValidation,
     FlowRatioValidation,

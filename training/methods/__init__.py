@@ -11,6 +11,7 @@ from training.methods.flow_ratio_teacher import FlowRatioTeacher
 from training.methods.flow_supervision import FlowSupervision
 from training.methods.mean_teacher import MeanTeacher
 from training.methods.method import Method
+from training.methods.mixed_teacher import MixedTeacher
 from training.methods.pixmatch import PixMatch
 from training.methods.sfc import Sfc
 from training.methods.sfm_pretraining import SfmPretraining
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method[Any]]] = {  # Any: of labelled clips or of clips 
     "tps": Tps,
     "tpl": Tpl,
     "mean_teacher": MeanTeacher,
+    "mixed_teacher": MixedTeacher,
     "flow_ratio_pretraining": FlowRatioPretraining,
     "flow_ratio_teacher": FlowRatioTeacher,
     "conditioned_sfm_pretraining": ConditionedSfmPretraining,

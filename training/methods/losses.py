@@ -20,6 +20,16 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
+def soft_cross_entropy(scores: Tensor, probabilities: Tensor) -> Tensor:
+    """Mean over pixels of the cross entropy with what a pixel shows by `probabilities`.
+
+    Args:
+        scores: (B, C, H, W), before softmax.
+        probabilities: (B, C, H, W), sum to one over classes.
+    """
+    return -(probabilities * scores.log_softmax(dim=1)).sum(dim=1).mean()
+
+
 def scaled_softmax(scores: Tensor, scale: float) -> Tensor:
     """Softmax over classes of `scale * scores`, (B, C, H, W): nearly one-hot, and still differentiable.
 

@@ -1,10 +1,10 @@
-"""An average of the segmenter labels target frames, which the segmenter sees in other colours.
+"""An average of the segmenter says what target frames show, which the segmenter sees in other colours.
 
 After Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017. Not a part of SFC. Meant to go with
 random colours on the source too, a recipe's `augment_source`, which close most of a gap of colours by themselves.
 
-    L = L_source + lambda (CE(main, q) + 0.1 CE(auxiliary, q))
-    q = argmax p_teacher(X_t) where its probability exceeds T
+    L = L_source + lambda (CE(main, q) + 0.1 CE(auxiliary, q)),   CE(z, q) = mean over pixels of -sum_c q_c log p_c(z)
+    q = p_teacher(X_t)
     teacher_n = alpha_n teacher_{n-1} + (1 - alpha_n) student
 
 alpha_n = min(alpha, n / (n + 1)) as in the released code, n iterations in: the first teacher is the student it starts
@@ -30,8 +30,8 @@ from training.data.augmentation import draw, recolor
 from training.data.clip import Clip, LabelledClip
 from training.methods.chance import integer
 from training.methods.early_gradient import with_early_gradient
+from training.methods.losses import soft_cross_entropy
 from training.methods.method import Networks, Update
-from training.methods.pseudo_labels import confident_labels
 from training.methods.stage import Stage, StagedMethod
 from training.methods.tpl import statistics_kept
 from training.models.video_segmenter import VideoSegmenter
@@ -74,10 +74,9 @@ class Teacher(nn.Module):
 
 @dataclass(eq=False)
 class MeanTeacher(StagedMethod):
-    """Adapts a segmenter to the labels of its own average; needs as many target frames as Sfc."""
+    """Adapts a segmenter to what its own average says; needs as many target frames as Sfc."""
 
-    pseudo_weight: float = 1.0  # lambda, of the loss with the teacher's labels
-    threshold: float = 0.8  # T, of the probability of a pseudo label, 0..1; 0 keeps every pixel
+    pseudo_weight: float = 0.5  # lambda, of the loss with the teacher's probabilities
     decay: float = 0.99  # alpha, share of the teacher's weights kept per iteration
     statistics_decay: float = 0.98  # share of the teacher's BatchNorm statistics kept per iteration
 
@@ -90,28 +89,36 @@ class MeanTeacher(StagedMethod):
         segmenter, teacher = self.stage.ready(networks), cast("Teacher", networks["teacher"])
         teacher.follow(segmenter, self.stage, target.frames, self.decay, self.statistics_decay)
         with torch.no_grad():
-            labels = confident_labels(self.teacher_scores(networks, target.frames).softmax(dim=1), self.threshold)
+            probabilities = self.teacher_scores(networks, target.frames).softmax(dim=1)
         source_loss = self.stage.source_loss(segmenter, source)
         losses = {"source": with_early_gradient(source_loss, list(segmenter.parameters()))}
         self.stage.move_statistics(segmenter, target.frames)
         with statistics_kept(segmenter):
-            frames, labels = perturbed(target.frames[:, -2:], labels)
-            pseudo_loss = self.stage.supervised_loss(segmenter, self.stage.levels(segmenter, frames), labels)
+            frames, probabilities = self.student_view(target.frames[:, -2:], probabilities, source)
+            pseudo_loss = self.stage.weighted_sum(
+                soft_cross_entropy(segmenter.upsample(scores), probabilities)
+                for scores in self.stage.levels(segmenter, frames)
+            )
         losses["pseudo"] = self.pseudo_weight * pseudo_loss
         yield Update("segmenter", losses)
 
     def teacher_scores(self, networks: Networks, frames: Tensor) -> Tensor:
-        """Scores (B, C, H, W) of the last of some target frames, before softmax, that labels are made of."""
+        """Scores (B, C, H, W) of the last of some target frames, before softmax, that the student is to learn."""
         teacher = cast("Teacher", networks["teacher"]).segmenter
         return teacher.upsample(self.stage.levels(teacher, frames)[0])
 
+    def student_view(self, frames: Tensor, probabilities: Tensor, source: LabelledClip) -> tuple[Tensor, Tensor]:
+        """What the student sees of target frames (B, 2, 3, H, W), and is to say of the last of them (B, C, H, W)."""
+        del source  # for those who mix
+        return perturbed(frames, probabilities)
 
-def perturbed(frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Each of some clips (B, T, 3, H, W) in colours of its own, half of them mirrored with their labels (B, H, W)."""
+
+def perturbed(frames: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips (B, T, 3, H, W) each in colours of its own, half of them mirrored with probabilities (B, C, H, W)."""
     choices = [draw(np.random.default_rng(integer(2**31))) for _ in frames]
     mirrored = torch.tensor([choice.is_mirrored for choice in choices], device=frames.device)
     recolored = torch.stack([recolor(clip, choice) for clip, choice in zip(frames, choices, strict=True)])
     return (
         recolored.flip(-1).where(mirrored.view(-1, 1, 1, 1, 1), recolored),
-        labels.flip(-1).where(mirrored.view(-1, 1, 1), labels),
+        probabilities.flip(-1).where(mirrored.view(-1, 1, 1, 1), probabilities),
     )

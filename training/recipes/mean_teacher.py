@@ -1,14 +1,15 @@
 """Candidates for the recipe that closes most of the gap on the embedded world, and what they are compared with.
 
-The parts: random colours on the source, target frames that move BatchNorm's statistics, labels from an averaged
-teacher. No flow loss, and no label of the target, in choosing the checkpoint neither. On a prototype the teacher added
-a point; of these recipes, seed 0, it took six away (stage one, mIoU: 48.3 without, 42.5 with it, which is surer).
+The parts: random colours on the source, target frames that move BatchNorm's statistics, an averaged teacher, objects of
+the source in the target's frames. No flow loss, and no label of the target, in choosing the checkpoint neither. What
+each part adds is in `benchmarks/README.md`.
 
     demo-augmented-one            of the demo: where all of these but the last start
-    demo-mean-teacher(-one)       both stages with a mean teacher; the checkpoint that is surest
-    demo-r1(-one)                 the same without the teacher: what it adds is the difference
+    demo-r1(-one)                 target frames without a loss; the checkpoint that is surest
+    demo-mean-teacher(-one)       with a mean teacher
+    demo-mixed-teacher(-one)      with a mean teacher, and objects of the source in what the student sees
     demo-flow-ratio               what flow says of a class, learnt on the source
-    demo-mean-teacher-flow(-one)  the trainings with a teacher, which is told that too
+    demo-mean-teacher-flow(-one)  with a mean teacher who is told that
     demo-long-target-only(-one)   on target labels in random colours, as many steps: the gap is up to this
 """
 
@@ -17,6 +18,7 @@ from dataclasses import replace
 from training.methods.flow_ratio_pretraining import FlowRatioPretraining
 from training.methods.flow_ratio_teacher import FlowRatioTeacher
 from training.methods.mean_teacher import MeanTeacher
+from training.methods.mixed_teacher import MixedTeacher
 from training.methods.optimization import Adam
 from training.methods.supervised import Supervised
 from training.recipe import NamedRecipe, Recipe
@@ -70,6 +72,12 @@ _taught = replace(
     keep_best=True,
 )
 
+
+def _mixed(recipe: Recipe) -> Recipe:
+    assert isinstance(recipe.method, MeanTeacher)
+    return replace(recipe, method=MixedTeacher(recipe.method.stage))
+
+
 _flow_ratio = replace(
     _demo("demo-sfm"),
     method=FlowRatioPretraining(FLOW_NET),
@@ -98,6 +106,13 @@ MEAN_TEACHER_RECIPES: dict[str, NamedRecipe] = {
         "Embedded world: random source colours and a mean teacher, stage one.", _taught_one
     ),
     "demo-mean-teacher": NamedRecipe("Embedded world: random source colours and a mean teacher, Accel.", _taught),
+    "demo-mixed-teacher-one": NamedRecipe(
+        "Embedded world: a mean teacher, and source objects in target frames, stage one.", _mixed(_taught_one)
+    ),
+    "demo-mixed-teacher": NamedRecipe(
+        "Embedded world: a mean teacher, and source objects in target frames, Accel.",
+        _starting_from(_mixed(_taught), "demo-mixed-teacher-one:segmenter.segnet"),
+    ),
     "demo-r1-one": NamedRecipe(
         "Embedded world: random source colours and target frames without a loss, stage one.",
         _without_teacher(_taught_one),

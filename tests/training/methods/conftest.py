@@ -37,9 +37,10 @@ SMALL: dict[str, dict[str, Any]] = {  # Any: fields of many types; what keeps ea
     "pixmatch": {"fourier_weight": 0.1, "cut_mix_weight": 0.1, "crop_size": 24},
     "tps": {"teacher_flow": FLOW_NET},
     "tpl": {"teacher_flow": FLOW_NET},  # around a small "sfc", if no other method is given
-    "mean_teacher": {"threshold": 0.3},  # which a network without training can exceed
+    "mean_teacher": {},
+    "mixed_teacher": {},
     "flow_ratio_pretraining": {"teacher_flow": FLOW_NET, "width": 8},
-    "flow_ratio_teacher": {"threshold": 0.3, "teacher_flow": FLOW_NET, "ratio_width": 8},
+    "flow_ratio_teacher": {"teacher_flow": FLOW_NET, "ratio_width": 8},
     "conditioned_sfm_pretraining": {"flow_net": FLOW_NET, "optimizer": ADAM},
     "conditioned_sfc": {"teacher_flow": FLOW_NET},
 }

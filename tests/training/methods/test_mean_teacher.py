@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.augmentation import Draw
-from training.data.clip import IGNORE, Clip, LabelledClip
+from training.data.clip import Clip, LabelledClip
 from training.methods.mean_teacher import Teacher, perturbed
 from training.methods.method import Method, Networks
 from training.models.video_segmenter import VideoSegmenter
@@ -64,7 +64,7 @@ def test_the_teachers_statistics_are_an_average_over_target_batches_alone(small:
     assert student.get_buffer("segnet.bn1.running_mean").eq(1e6).all()
 
 
-def confident_in(segmenter: VideoSegmenter, *probabilities: float) -> None:
+def certain_of(segmenter: VideoSegmenter, *probabilities: float) -> None:
     """Makes both classifiers of a network of single frames say the same everywhere."""
     segnet: Any = segmenter.segnet  # Any: torch's modules do not declare their parts
     for classifier in (segnet.layer6, segnet.layer5):
@@ -73,18 +73,15 @@ def confident_in(segmenter: VideoSegmenter, *probabilities: float) -> None:
             classifier.conv2d_list[0].bias.copy_(torch.tensor(probabilities).log())
 
 
-@pytest.mark.parametrize(("threshold", "is_labelled"), [(0.6, True), (0.75, False)])
-def test_the_student_learns_the_teachers_class_where_it_is_sure(
-    threshold: float, is_labelled: bool, small: Small, source: LabelledClip, target: Clip
-) -> None:
-    method = small("mean_teacher", pseudo_weight=0.5, threshold=threshold, decay=1.0)
+def test_the_student_learns_the_teachers_probabilities(small: Small, source: LabelledClip, target: Clip) -> None:
+    method = small("mean_teacher", pseudo_weight=0.5, decay=1.0)
     networks = method.networks(4)
     student, teacher = cast("VideoSegmenter", networks["segmenter"]), cast("Teacher", networks["teacher"])
-    confident_in(student, 0.4, 0.2, 0.2, 0.2)
-    confident_in(teacher.segmenter, 0.1, 0.7, 0.1, 0.1)
+    certain_of(student, 0.4, 0.2, 0.2, 0.2)
+    certain_of(teacher.segmenter, 0.3, 0.2, 0.4, 0.1)
     teacher.num_steps.fill_(10**9)  # it has been averaging for long: nothing moves
     (update,) = method.updates(networks, source, target)
-    expected = 0.5 * (1 + 0.1) * -math.log(0.2) if is_labelled else 0.0
+    expected = 0.5 * (1 + 0.1) * -(0.3 * math.log(0.4) + 0.7 * math.log(0.2))
     assert update.losses["pseudo"].item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -92,7 +89,7 @@ def test_the_student_learns_the_teachers_class_where_it_is_sure(
 def test_the_pseudo_loss_reaches_what_the_stage_trains_and_not_the_teacher(
     stage: str, small: Small, source: LabelledClip, target: Clip
 ) -> None:
-    method = small("mean_teacher", stage, threshold=0.0)
+    method = small("mean_teacher", stage)
     networks = method.networks(4)
     method.optimizers(networks)
     (update,) = method.updates(networks, source, target)
@@ -123,8 +120,8 @@ def test_what_the_student_sees_in_other_colours_leaves_its_statistics_alone(
     statistics = []
     for factor in (1.0, 0.1):
 
-        def darkened(frames: Tensor, labels: Tensor, factor: float = factor) -> tuple[Tensor, Tensor]:
-            return factor * frames, labels
+        def darkened(frames: Tensor, probabilities: Tensor, factor: float = factor) -> tuple[Tensor, Tensor]:
+            return factor * frames, probabilities
 
         monkeypatch.setattr("training.methods.mean_teacher.perturbed", darkened)
         torch.manual_seed(1)
@@ -135,23 +132,23 @@ def test_what_the_student_sees_in_other_colours_leaves_its_statistics_alone(
     assert all(torch.equal(value, statistics[1][key]) for key, value in statistics[0].items())
 
 
-def test_clips_are_perturbed_one_by_one_and_labels_mirrored_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_are_perturbed_one_by_one_and_probabilities_mirrored_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     neutral = Draw(0, 1, 1, 1, (1, 1, 1), 0, 1, 0, 0, 0, is_mirrored=False)
     draws = [neutral._replace(brightness=0.5), neutral._replace(is_mirrored=True)]
     monkeypatch.setattr("training.methods.mean_teacher.draw", lambda _: draws.pop(0))
     frames = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64)
-    labels = torch.randint(IGNORE, 4, (2, 8, 8))
-    changed, of_changed = perturbed(frames, labels)
+    probabilities = torch.rand(2, 4, 8, 8)
+    changed, of_changed = perturbed(frames, probabilities)
     torch.testing.assert_close(changed, torch.stack([frames[0] / 2, frames[1].flip(-1)]), rtol=0, atol=1e-5)
-    assert torch.equal(of_changed, torch.stack([labels[0], labels[1].flip(-1)]))
+    assert torch.equal(of_changed, torch.stack([probabilities[0], probabilities[1].flip(-1)]))
 
 
 def test_perturbations_come_from_torchs_generator() -> None:
-    frames, labels = torch.rand(1, 1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
+    frames, probabilities = torch.rand(1, 1, 3, 8, 8), torch.zeros(1, 4, 8, 8)
 
     def seen(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return perturbed(frames, labels)[0]
+        return perturbed(frames, probabilities)[0]
 
     assert torch.equal(seen(1), seen(1))
     assert not torch.allclose(seen(1), seen(2), atol=0.01)
