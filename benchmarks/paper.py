@@ -88,7 +88,7 @@ def run(options: Options) -> Results:
         results["tables"] = sorted({*results["tables"], *options.tables})
         results["figures"] = sorted({*results["figures"], *options.figures})
         results |= {"machine": machine(device), "versions": versions(), "commit": commit()}
-        fill_cells(workshop, [*cells, *for_figures], options.jobs)
+        fill_cells(workshop, [*cells, *for_figures], options.jobs, write_tables)
         results["failed_figures"] = []
         _fill_figures(workshop, options, settings, seeds)
         write_results(options.out, results)

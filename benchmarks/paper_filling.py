@@ -1,25 +1,28 @@
 """Fills tables row by row, one after the other or side by side, with an estimate of the time left."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from benchmarks.paper_report import write_tables
 from benchmarks.paper_results import Results, find, place, put, write_results
 from benchmarks.paper_rows import Cell, attempted
 from benchmarks.paper_stages import Workshop
 from benchmarks.paper_workers import Finding, Task, found_side_by_side
 
 logger = logging.getLogger(__name__)
+Write = Callable[[Path, Results], None]  # makes tables of results in a folder
 
 
-def fill_cells(workshop: Workshop, cells: Iterable[Cell], num_processes: int) -> None:
-    """Trains and evaluates what is not yet in the results; writes them and the tables after each cell."""
+def fill_cells(workshop: Workshop, cells: Iterable[Cell], num_processes: int, write: Write) -> None:
+    """Trains and evaluates what is not yet in the results; writes them, and what is made of them, after each cell."""
     left = dict.fromkeys(cells)
     tasks = [Task(cell, known(workshop, cell)) for cell in left]
     logger.info("%d trainings with those of figures%s", len(tasks), time_left(workshop, list(left), num_processes))
     findings = found_side_by_side(workshop, tasks, num_processes) if num_processes > 1 else _found(workshop, tasks)
     for number, finding in enumerate(findings, 1):
         _keep(workshop, finding)
+        write_results(workshop.folder, workshop.results)
+        write(workshop.folder, workshop.results)
         del left[finding.cell]
         setting, seed, system, _ = finding.cell
         logger.info(
@@ -40,7 +43,7 @@ def _found(workshop: Workshop, tasks: Sequence[Task]) -> Iterator[Finding]:
 
 
 def _keep(workshop: Workshop, finding: Finding) -> None:
-    """Writes down what was found. The run, which may be another process's, is the workshop's too."""
+    """Puts into the results what was found. The run, which may be another process's, is the workshop's too."""
     for stage in finding.stages:
         put(workshop.results["stages"], stage, "recipe")
     workshop.failures |= finding.failures
@@ -48,8 +51,6 @@ def _keep(workshop: Workshop, finding: Finding) -> None:
         put(workshop.results["cells"], finding.entry, "system")
         if "error" not in finding.entry:
             workshop.run_of(*finding.cell.place)
-    write_results(workshop.folder, workshop.results)
-    write_tables(workshop.folder, workshop.results)
 
 
 def _outcome(finding: Finding) -> str:

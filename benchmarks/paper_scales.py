@@ -130,13 +130,13 @@ def _scaled(recipe: Recipe, setting: Setting, scale: Scale, seed: int) -> Recipe
             return replace(value, crop_size=scale.size[0])
         return scale.backbone if value == DEMO_BACKBONE else value
 
-    return _changed(recipe, fit)
+    return changed_parts(recipe, fit)
 
 
-def _changed(value: Value, change: Callable[[Any], Any]) -> Value:
+def changed_parts(value: Value, change: Callable[[Any], Any]) -> Value:
     """A value all whose parts, innermost first, are what `change` makes of them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {entry.name: _changed(getattr(value, entry.name), change) for entry in fields(value)}
+        parts = {entry.name: changed_parts(getattr(value, entry.name), change) for entry in fields(value)}
         value = replace(value, **parts)
     changed: Value = change(value)
     return changed

@@ -8,7 +8,7 @@ the next call tries again.
 import logging
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,8 @@ from training.trainer import train
 
 logger = logging.getLogger(__name__)
 REASON_LENGTH = 240  # letters of what is kept of an error
+
+RecipesOf = Callable[[Setting, Scale, int], dict[str, Recipe]]  # by name, for a seed
 
 
 class StageFailedError(Exception):
@@ -47,6 +49,7 @@ class Workshop:
     scale: Scale
     machine: Machine
     results: Results  # how long stages took is written here
+    recipes_of: RecipesOf = scaled_recipes  # what can be trained
     runs: dict[Stage, Run] = field(default_factory=dict)  # that were asked for
     failures: dict[Stage, str] = field(default_factory=dict)  # why there is no run; one sentence
     recipes: dict[tuple[Setting, int], dict[str, Recipe]] = field(default_factory=dict)
@@ -112,14 +115,15 @@ class Workshop:
                 raise RunError(f"{folder} was trained with {difference}: remove it or choose another --out")
             if run.is_finished():
                 return run
-        before = {needed: self._needed(stage, needed) for needed in recipe.prerequisites()}
+        before = {needed: self.needed(stage, needed) for needed in recipe.prerequisites()}
         logger.info("%s, %s, seed %d: %d steps", stage.name, stage.setting.title, stage.seed, recipe.steps)
         started = time.monotonic()
         run = train(stage.name, recipe, folder, before.__getitem__, self.machine, resume=folder.exists())
         self._note(stage, round(time.monotonic() - started, 2))
         return run
 
-    def _needed(self, stage: Stage, name: str) -> Run:
+    def needed(self, stage: Stage, name: str) -> Run:
+        """A run that a stage starts from; see `run_of`."""
         if name not in self._recipes(stage):
             return read_run(converted_run(self.folder, name))
         return self.run(self._shared(stage._replace(name=name)))
@@ -141,7 +145,7 @@ class Workshop:
     def _recipes(self, stage: Stage) -> dict[str, Recipe]:
         key = stage.setting, stage.seed
         if key not in self.recipes:
-            self.recipes[key] = scaled_recipes(stage.setting, self.scale, stage.seed)
+            self.recipes[key] = self.recipes_of(stage.setting, self.scale, stage.seed)
         return self.recipes[key]
 
     def _sees_target(self, stage: Stage) -> bool:

@@ -9,18 +9,15 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import parent_process
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from benchmarks.paper_results import Results
 from benchmarks.paper_rows import Cell, attempted
-from benchmarks.paper_scales import Scale
 from benchmarks.paper_stages import Stage, Workshop
-from training.command_line import Machine
 
 
 class Finding(NamedTuple):
@@ -43,8 +40,9 @@ def found_side_by_side(workshop: Workshop, tasks: Sequence[Task], num_processes:
     """Trains and evaluates, and yields what became of each cell as soon as it is known."""
     queue = _Queue(workshop, list(tasks))
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    arguments = workshop.folder, workshop.scale, workshop.machine, max(1, torch.get_num_threads() // num_processes)
-    with ProcessPoolExecutor(num_processes, context, _begin, arguments) as pool:
+    empty = replace(workshop, results={"stages": []}, runs={}, failures={}, recipes={}, orders={})
+    num_threads = max(1, torch.get_num_threads() // num_processes)
+    with ProcessPoolExecutor(num_processes, context, _begin, (empty, num_threads)) as pool:
         while queue.waiting or queue.at_work:
             while len(queue.at_work) < num_processes and (task := queue.take()):
                 future = pool.submit(_attempt, task, workshop.results["stages"], workshop.failures)
@@ -85,9 +83,9 @@ class _Queue:
 _workshop: Workshop  # of this process
 
 
-def _begin(folder: Path, scale: Scale, machine: Machine, num_threads: int) -> None:
+def _begin(workshop: Workshop, num_threads: int) -> None:
     global _workshop  # a pool's tasks can share what they have in common in no other place
-    _workshop = Workshop(folder, scale, machine, {"stages": []})
+    _workshop = workshop
     torch.set_num_threads(num_threads)
     os.environ["TTY_INTERACTIVE"] = "0"  # progress bars of several processes would write over each other
     threading.Thread(target=_end_with_parent, daemon=True).start()
