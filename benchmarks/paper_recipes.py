@@ -29,7 +29,7 @@ from training.validation import (
     ConfidenceValidation,
     FlowConsistencyValidation,
     SegmentationValidation,
-    WatchedConfidenceValidation,
+    WatchedValidation,
 )
 
 Family = Literal["demo", "viper", "synthia"]
@@ -117,8 +117,7 @@ def _without_target_labels(recipe: Recipe) -> Recipe:
 def _watched(recipe: Recipe) -> Recipe:
     if not isinstance(recipe.validation, ConfidenceValidation):
         return recipe
-    watched = WatchedConfidenceValidation(data=recipe.validation.data, num_clips=recipe.validation.num_clips)
-    return replace(recipe, validation=watched)
+    return replace(recipe, validation=WatchedValidation(data=recipe.validation.data, choice=recipe.validation))
 
 
 def _with_curve(recipe: Recipe) -> Recipe:

@@ -16,7 +16,7 @@ FALLS = (
     ("FlowNet, SegNet of the source", "segnet source, flow target", "segnet source, flow source"),
     ("FlowNet, SegNet of the target", "segnet target, flow target", "segnet target, flow source"),
 )
-CHOICES = "Checkpoints chosen by the network's confidence, without labels; mIoU (%) on the frames of the choice:"
+CHOICES = "Checkpoints chosen without labels; mIoU (%) on the frames of the choice:"
 OPPOSED = -0.5  # correlation from which on mIoU is said to rise where the error falls
 
 

@@ -22,7 +22,7 @@ from training.models.video_segmenter import VideoSegmenter
 from training.protocols import evaluate_clips, open_labelled
 from training.run_directory import Run
 from training.target_statistics import with_target_statistics
-from training.validation import WatchedConfidenceValidation
+from training.validation import WatchedValidation
 
 logger = logging.getLogger(__name__)
 PROTOCOL = "sfc"
@@ -91,12 +91,16 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
 
 def _choice(run: Run) -> Results:
     """How a checkpoint chosen without labels compares with others, mIoU in percent; empty if none was chosen so."""
-    if not isinstance(run.recipe.validation, WatchedConfidenceValidation):
+    validation = run.recipe.validation
+    if not isinstance(validation, WatchedValidation):
         return {}
-    checkpoints = [figures for figures in run.figures() if "validation/confidence" in figures]
-    chosen = max(checkpoints, key=lambda figures: figures["validation/confidence"])
-    miou = [figures["validation/miou"] for figures in checkpoints]
-    return {"recipe": run.name, "chosen": chosen["validation/miou"], "last": miou[-1], "best": max(miou)}
+    measures = [
+        {name.removeprefix("validation/"): value for name, value in figures.items()}
+        for figures in run.figures()
+        if "validation/miou" in figures
+    ]
+    chosen, miou = max(measures, key=validation.score)["miou"], [each["miou"] for each in measures]
+    return {"recipe": run.name, "chosen": chosen, "last": miou[-1], "best": max(miou)}
 
 
 def measured(segmenter: VideoSegmenter, data: DataConfig, device: torch.device) -> Results:

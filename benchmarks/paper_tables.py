@@ -79,9 +79,9 @@ def _control_rows(of: Controls, what: str = "") -> tuple[Row, ...]:
 def _coloured_rows() -> tuple[Row, ...]:
     rows = {
         "r1": "source in random colours, target frames forwarded without a loss",
-        "mean-teacher": "the same with a mean teacher",
-        "mean-teacher-flow": "the same with a mean teacher that is told flow ratios",
-        "mixed-teacher": "the same with a mean teacher and objects of the source pasted in",
+        "mean-teacher": "and a mean teacher",
+        "mixed-teacher": "and objects of the source pasted into target frames",
+        "mixed-teacher-flow": "and the teacher is told what flow says of a class",
         "long-target-only": "target-only in random colours, as many steps as these four",
     }
     return tuple(Row(title, system, None, True, of=COLOURED, is_of_the_world=True) for system, title in rows.items())

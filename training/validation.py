@@ -190,13 +190,34 @@ class ConfidenceValidation(Validation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedConfidenceValidation(ConfidenceValidation):
-    """The same choice, and the mean IoU of what it is made among: what choosing without labels costs."""
+class AgreementValidation(ConfidenceValidation):
+    """The same figures for the networks "segmenter" and "teacher", chosen by how far these agree.
+
+    Another choice without labels, for methods whose teacher gives probabilities: a student of these need not get surer
+    as it gets better, but comes closer to its teacher. Not for checkpoints so early that the average has hardly left
+    the student yet.
+    """
+
+    def score(self, measures: Measures) -> float:
+        """The share of pixels of the same class in both."""
+        return measures["teacher_agreement"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedValidation(Validation):
+    """What another validation chooses, and the mean IoU of all it chooses among: what choosing without labels costs."""
+
+    choice: Validation  # chooses, on its own data
 
     def measure(self, networks: Networks, device: torch.device) -> Measures:
-        """`miou` in percent, by labels that choose nothing, beside what is chosen by."""
+        """`miou` in percent, by labels of `data` that choose nothing, beside what is chosen by."""
         confusion = segmentation_confusion(cast("VideoSegmenter", networks["segmenter"]), self.data, device)
-        return super().measure(networks, device) | {"miou": mean_iou(confusion, self.data.label_space.evaluated)}
+        miou = mean_iou(confusion, self.data.label_space.evaluated)
+        return {**self.choice.measure(networks, device), "miou": miou}
+
+    def score(self, measures: Measures) -> float:
+        """That of the other."""
+        return self.choice.score(measures)
 
 
 def _spread(dataset: Unlabelled, num_clips: int) -> Dataset[Clip]:
@@ -208,7 +229,8 @@ VALIDATIONS: tuple[type[Validation], ...] = (
     SegmentationValidation,
     FlowConsistencyValidation,
     ConfidenceValidation,
-    WatchedConfidenceValidation,
+    AgreementValidation,
+    WatchedValidation,
     FlowValidation,
     SfmValidation,
     FlowRatioValidation,

@@ -127,6 +127,17 @@ def test_a_reason_that_several_claims_share_is_told_once() -> None:
     assert report(of).count("there is hardly a gap") == 1
 
 
+def test_what_choosing_without_labels_costs_is_told_once_for_each_training() -> None:
+    of = results(r1=([40.0, 41.0], [40.0, 41.0]))
+    for cell, chosen in zip(of["cells"], (39.0, 40.0), strict=True):
+        cell["choices"] = [{"recipe": "demo-r1-one", "chosen": chosen, "last": 40.0, "best": 42.0}]
+    text = table_text(1, TABLES[1], Place(of, "viper", "mid"))
+    told = (
+        "- demo-r1-one: 39.5 (39.0 to 40.0); the last one 40.0 (40.0 to 40.0), the best by labels 42.0 (42.0 to 42.0)."
+    )
+    assert text.splitlines()[-1] == told
+
+
 def test_figure_5_tells_whether_both_fall_together() -> None:
     falling = [{"step": step, "miou": 10.0 + step, "epe": 1.0 - 0.1 * step} for step in range(3)]
     assert correlation(falling) == pytest.approx(-1)

@@ -174,9 +174,10 @@ def test_source_target_and_validation_share_their_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["-one", ""])
-def test_training_with_a_mean_teacher_looks_at_no_target_label(stage: str) -> None:
+@pytest.mark.parametrize("name", ["r1", "mean-teacher", "mixed-teacher", "mixed-teacher-flow"])
+def test_adapting_beyond_the_paper_looks_at_no_target_label(name: str, stage: str) -> None:
     """Not in choosing either, which is on streets that are neither trained nor evaluated on."""
-    recipe = RECIPES[f"demo-mean-teacher{stage}"].recipe
+    recipe = RECIPES[f"demo-{name}{stage}"].recipe
     assert isinstance(recipe.validation, ConfidenceValidation)
     assert recipe.source.look == "source"  # type: ignore[attr-defined]  # of the world
     assert recipe.validation.data.look == recipe.target.look  # type: ignore[attr-defined]  # of the world
@@ -192,7 +193,8 @@ def test_training_with_a_mean_teacher_is_r1_but_for_the_teacher(stage: str) -> N
     assert r1.method.forward_target
     assert r1.method.stage == stage_of(taught.method)
     origins = {part: origin.replace("demo-mean-teacher", "demo-r1") for part, origin in taught.start_from.items()}
-    assert replace(taught, method=r1.method, start_from=origins) == r1
+    assert replace(taught, method=r1.method, start_from=origins, validation=r1.validation) == r1
+    assert replace(r1.validation, data=taught.validation.data) == r1.validation
 
 
 def test_the_oracle_takes_as_many_steps_as_training_with_a_mean_teacher() -> None:

@@ -19,6 +19,7 @@ from training.models.per_frame import PerFrame
 from training.models.video_segmenter import KeyState, Propagation, VideoSegmenter
 from training.validation import (
     BATCH,
+    AgreementValidation,
     ConfidenceValidation,
     DistortionValidation,
     FlowConsistencyValidation,
@@ -27,6 +28,7 @@ from training.validation import (
     SegmentationValidation,
     SfmValidation,
     Validation,
+    WatchedValidation,
     flow_error,
     segmentation_confusion,
 )
@@ -181,6 +183,22 @@ def test_confidence_by_hand_with_and_without_a_teacher() -> None:
     assert validation.score(measures) == measures["confidence"]
     with_teacher = validation.measure({"segmenter": Divided(), "teacher": First()}, CPU)
     assert with_teacher == measures | {"teacher_agreement": 50.0}
+
+
+def test_agreement_chooses_by_the_teacher() -> None:
+    validation = AgreementValidation(data=Handmade((Clip(torch.zeros(2, 3, SIDE, SIDE)),)))
+    assert validation.score(validation.measure({"segmenter": Divided(), "teacher": First()}, CPU)) == 50
+
+
+def test_what_is_watched_chooses_nothing() -> None:
+    labels = torch.zeros(2, SIDE, SIDE, dtype=torch.int64)
+    clip = LabelledClip(torch.zeros(2, 3, SIDE, SIDE), labels, labels[-1, ::4, ::4])
+    choice = ConfidenceValidation(data=Handmade((clip,)))
+    watched = WatchedValidation(data=choice.data, choice=choice)
+    measures = watched.measure({"segmenter": First()}, CPU)
+    assert measures == choice.measure({"segmenter": First()}, CPU) | {"miou": measures["miou"]}
+    assert watched.score(measures) == choice.score(measures)
+    assert watched.score(measures | {"miou": 0.0}) == watched.score(measures)
 
 
 def test_confidence_is_of_clips_spread_over_the_data_and_of_their_last_two_frames() -> None:

@@ -3,8 +3,8 @@
     z_teacher + mu R(F(X_t, X_{t-1}))   in place of z_teacher
 
 R is the frozen likelihood ratio of `training.models.flow_ratio`, at a quarter of the resolution and enlarged, F a
-frozen flow network. Labels are those of the sum, all else is `mean_teacher`: the student is given no ratio, and needs
-none later.
+frozen flow network. Probabilities are those of the sum, all else is `mixed_teacher`: the student is given no ratio, and
+needs none later.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from typing import cast
 
 from torch import Tensor
 
-from training.methods.mean_teacher import MeanTeacher
 from training.methods.method import Networks
+from training.methods.mixed_teacher import MixedTeacher
 from training.methods.pseudo_labels import resize_scores
 from training.models.flow_ratio import FlowRatio
 from training.models.flownet_s import FlowNetSConfig
@@ -21,8 +21,8 @@ from training.models.optical_flow import FlowNet, FlowNetConfig
 
 
 @dataclass(eq=False)
-class FlowRatioTeacher(MeanTeacher):
-    """`MeanTeacher` whose teacher's scores get the flow's likelihood ratio."""
+class FlowRatioTeacher(MixedTeacher):
+    """`MixedTeacher` whose teacher's scores get the flow's likelihood ratio."""
 
     teacher_flow: FlowNetConfig = field(default_factory=FlowNetSConfig)  # the frozen flow network
     ratio_width: int = 32  # channels of the frozen classifiers of the ratio

@@ -4,13 +4,13 @@ The parts: random colours on the source, target frames that move BatchNorm's sta
 the source in the target's frames. No flow loss, and no label of the target, in choosing the checkpoint neither. What
 each part adds is in `benchmarks/README.md`.
 
-    demo-augmented-one            of the demo: where all of these but the last start
-    demo-r1(-one)                 target frames without a loss; the checkpoint that is surest
-    demo-mean-teacher(-one)       with a mean teacher
-    demo-mixed-teacher(-one)      with a mean teacher, and objects of the source in what the student sees
-    demo-flow-ratio               what flow says of a class, learnt on the source
-    demo-mean-teacher-flow(-one)  with a mean teacher who is told that
-    demo-long-target-only(-one)   on target labels in random colours, as many steps: the gap is up to this
+    demo-augmented-one              of the demo: where all of these but the last start
+    demo-r1(-one)                   target frames without a loss; the checkpoint that is surest
+    demo-mean-teacher(-one)         with a mean teacher; the checkpoint that agrees most with it, here and below
+    demo-mixed-teacher(-one)        and objects of the source in what the student sees
+    demo-flow-ratio                 what flow says of a class, learnt on the source
+    demo-mixed-teacher-flow(-one)   and a teacher who is told that
+    demo-long-target-only(-one)     on target labels in random colours, as many steps: the gap is up to this
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ from training.recipes.demo import (
     STAGE_TWO,
     TARGET_VALIDATION,
 )
-from training.validation import ConfidenceValidation, FlowRatioValidation
+from training.validation import AgreementValidation, ConfidenceValidation, FlowRatioValidation
 
 TO_CHOOSE_BY = replace(TARGET_VALIDATION, seed=2)  # streets that are neither trained nor evaluated on
 LONG_STAGE_ONE = replace(STAGE_ONE, optimizer=Adam(learning_rate=1e-3, weight_decay=1e-5))
@@ -49,13 +49,14 @@ def _starting_from(recipe: Recipe, stage_one: str) -> Recipe:
 
 def _without_teacher(recipe: Recipe) -> Recipe:
     assert isinstance(recipe.method, MeanTeacher)
-    return replace(recipe, method=Supervised(recipe.method.stage, forward_target=True))
+    surest = ConfidenceValidation(data=recipe.validation.data)
+    return replace(recipe, method=Supervised(recipe.method.stage, forward_target=True), validation=surest)
 
 
 _taught_one = replace(
     _demo("demo-augmented-one"),
     method=MeanTeacher(LONG_STAGE_ONE),
-    validation=ConfidenceValidation(data=TO_CHOOSE_BY),
+    validation=AgreementValidation(data=TO_CHOOSE_BY),
     steps=LONG_STEPS,
     start_from={"segmenter": "demo-augmented-one:segmenter"},
     source_batch=2,
@@ -122,12 +123,13 @@ MEAN_TEACHER_RECIPES: dict[str, NamedRecipe] = {
         _starting_from(_without_teacher(_taught), "demo-r1-one:segmenter.segnet"),
     ),
     "demo-flow-ratio": NamedRecipe("Embedded world: what flow says of a class beyond its position.", _flow_ratio),
-    "demo-mean-teacher-flow-one": NamedRecipe(
-        "Embedded world: a mean teacher that is told flow ratios, stage one.", _with_flow_ratio(_taught_one)
+    "demo-mixed-teacher-flow-one": NamedRecipe(
+        "Embedded world: source objects in target frames, and a mean teacher that is told flow ratios, stage one.",
+        _with_flow_ratio(_taught_one),
     ),
-    "demo-mean-teacher-flow": NamedRecipe(
-        "Embedded world: a mean teacher that is told flow ratios, Accel.",
-        _starting_from(_with_flow_ratio(_taught), "demo-mean-teacher-flow-one:segmenter.segnet"),
+    "demo-mixed-teacher-flow": NamedRecipe(
+        "Embedded world: source objects in target frames, and a mean teacher that is told flow ratios, Accel.",
+        _starting_from(_with_flow_ratio(_taught), "demo-mixed-teacher-flow-one:segmenter.segnet"),
     ),
     "demo-long-target-only-one": NamedRecipe(
         "Embedded world: stage one on target labels in random colours, as long as with a mean teacher.",
