@@ -41,7 +41,7 @@ class Options:
     look: str = LOOKS[-1]  # of the world, the target
     scale: ScaleName = "cpu"  # size of frames, number of clips, length of trainings: see benchmarks.paper
     seeds: int | None = None  # how many, from 0 on; else as many as the scale has
-    jobs: int = 1  # trainings side by side, each in a process with its share of the cores
+    jobs: int = 2  # trainings side by side, each in a process with its share of the cores
     out: Path = Path("runs/flow_loss")  # folder of results and runs
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 

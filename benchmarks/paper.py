@@ -53,7 +53,7 @@ class Options:
     synthia: Path | None = None  # folder of SYNTHIA-SEQS-04-DAWN, for table 2
     cityscapes: Path | None = None  # folder of Cityscapes, the target of both
     out: Path = Path("runs/paper")  # folder of results and runs
-    jobs: int = 1  # rows trained side by side, each in a process with its share of the cores
+    jobs: int = 2  # rows trained side by side, each in a process with its share of the cores
     json: bool = False  # print results.json on stdout instead of the tables
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
 

@@ -21,7 +21,7 @@ from training.data import CityscapesSeq, SynthiaSeq, VideoFolder, Viper, World
 from training.distributed import ALONE, Ranks, connected, launched_ranks
 from training.label_spaces import LABEL_SPACES
 from training.recipe import Recipe
-from training.recipes import RECIPES
+from training.recipes import RECIPES, RECOMMENDED
 from training.run_directory import Run, RunError, read_run
 from training.train import train_unless_finished
 from training.trainer import TrainingError
@@ -36,7 +36,7 @@ BenchmarkName = Literal["viper", "synthia"]  # whose classes are used
 class Options:
     """Options of `training.pipeline`."""
 
-    recipe: tyro.conf.Positional[str]  # the last stage; `python -m training.train --help` lists them
+    recipe: tyro.conf.Positional[str] = RECOMMENDED  # the last stage; `python -m training.train --help` lists them
     viper: Path | None = None  # folder of VIPER, which holds train/img and train/cls
     synthia: Path | None = None  # folder of SYNTHIA-SEQS-04-DAWN
     cityscapes: Path | None = None  # folder of Cityscapes, which holds leftImg8bit_sequence and gtFine
@@ -116,7 +116,7 @@ def with_own_videos(recipe: Recipe, folder: Path) -> Recipe:
     """A recipe that adapts to videos nobody has labelled.
 
     No label of the target is left to validate with or to choose a checkpoint by, so validation is on the source, and
-    the last checkpoint counts; but a recipe that chooses by confidence goes on to do so, on the videos.
+    the last checkpoint counts; but a recipe that chooses without labels goes on to do so, on the videos.
     """
     source, target = recipe.source, recipe.target
     assert isinstance(target, World | CityscapesSeq)

@@ -16,9 +16,9 @@ from serving.bundle import read_bundle
 from serving.videos import open_video
 from training.data.world.dataset import World
 from training.recipe import NamedRecipe, Recipe
-from training.recipes import RECIPES
-from training.recipes.demo import DEMO_RECIPES
+from training.recipes import RECIPES, RECOMMENDED
 from training.run_directory import RunError
+from training.validation import ConfidenceValidation
 
 SIZE = (64, 64)
 
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole demo with one step per stage, on frames of 64x64."""
     out = tmp_path_factory.mktemp("demo") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        recipes = {name: NamedRecipe(named.description, tiny(named.recipe)) for name, named in DEMO_RECIPES.items()}
+        recipes = {name: NamedRecipe(RECIPES[name].description, tiny(RECIPES[name].recipe)) for name in STAGES}
         patch.setattr(benchmarks.demo, "RECIPES", recipes)
         for name in ("SOURCE_VALIDATION_FLOW", "TARGET", "TARGET_VALIDATION", "TARGET_VALIDATION_FLOW"):
             patch.setattr(benchmarks.demo, name, tiny_data(getattr(benchmarks.demo, name)))
@@ -61,7 +61,7 @@ def test_the_demo_leaves_all_it_promises(finished: Path) -> None:
     assert {path.name for path in (finished / "stages").iterdir()} == set(STAGES)
     assert {path.name for path in (finished / "logs").iterdir()} == {"demo.log", "server.log"}
     assert "demo-sfm" in (finished / "logs" / "demo.log").read_text()
-    assert read_bundle(finished / "bundle").manifest.provenance["run"] == "demo"
+    assert read_bundle(finished / "bundle").manifest.provenance["run"] == RECOMMENDED
 
 
 def test_every_frame_of_the_video_is_answered_and_drawn(finished: Path) -> None:
@@ -133,10 +133,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 
 
 def test_the_verdict_says_what_each_part_brings() -> None:
-    plain = {"source_only": 20.0, "control_without_flow_loss": 30.0, "adapted": 29.5, "target_only": 45.0}
+    plain = {
+        "source_only": 20.0, "control_without_flow_loss": 30.0, "adapted": 29.5, "augmented_source": 41.0,
+        "recommended": 44.0, "target_only": 45.0,
+    }  # fmt: skip
     with_statistics = {"source_only": 38.0, "control_without_flow_loss": 40.0, "adapted": 41.0}
     sentence = verdict(plain, with_statistics)
-    for part in ("25.0 points", "closes 18.0", "closes 10.0", "-0.5", "+1.0 with re-estimated"):
+    for part in ("25.0 points", "closes 18.0", "closes 10.0", "-0.5", "+1.0 with re-estimated", "21.0", "24.0"):
         assert part in sentence
 
 
@@ -149,8 +152,9 @@ def test_all_rows_but_target_only_see_no_target_label() -> None:
     for name in STAGES:
         source = RECIPES[name].recipe.source
         assert isinstance(source, World)
-        assert (source.look == "mid") == name.startswith("demo-target-only")
-        assert not RECIPES[name].recipe.keep_best  # the best checkpoint would be chosen with target labels
+        assert (source.look == "mid") == ("target-only" in name)
+        chooses_without_labels = isinstance(RECIPES[name].recipe.validation, ConfidenceValidation)
+        assert RECIPES[name].recipe.keep_best == chooses_without_labels
 
 
 def test_the_control_is_the_method_but_for_the_flow_weight() -> None:

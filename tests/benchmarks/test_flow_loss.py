@@ -72,8 +72,8 @@ def test_the_table_by_hand() -> None:
 def test_a_call_leaves_a_table_and_the_next_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCALES, "smoke", TINY)
     options = Options(
-        variants=("paper", "flow-weight-0.5"), grounds=("as-is",), scale="smoke", seeds=1, out=tmp_path / "out",
-        machine=Machine("cpu"),
+        variants=("paper", "flow-weight-0.5"), grounds=("as-is",), scale="smoke", seeds=1, jobs=1,
+        out=tmp_path / "out", machine=Machine("cpu"),
     )  # fmt: skip
     text = run(options)
     assert all(f"| {TITLES[name]} | " in text for name in options.variants)

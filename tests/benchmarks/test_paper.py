@@ -31,7 +31,7 @@ FEW = Table(
     tuple(row for row in TABLES[1].rows if row.system in ("source-only", "sfc", "control", "pixmatch")),
     TABLES[1].claims,
 )
-CALL = ["--tables", "1", "--figures", "5", "--scale", "smoke", "--seeds", "1", "--device", "cpu"]
+CALL = ["--tables", "1", "--figures", "5", "--scale", "smoke", "--seeds", "1", "--jobs", "1", "--device", "cpu"]
 
 
 def stages_below(folder: Path) -> set[str]:
@@ -127,7 +127,7 @@ def test_rows_trained_side_by_side_are_those_trained_in_turn(few_rows: None, fin
 
 def test_figure_2_puts_networks_of_both_domains_together(few_rows: None, finished: Path) -> None:
     out = finished.parent / "figure-2"
-    results = run(Options(tables=(), figures=(2,), scale="smoke", seeds=1, out=out, machine=Machine("cpu")))
+    results = run(Options(tables=(), figures=(2,), scale="smoke", seeds=1, jobs=1, out=out, machine=Machine("cpu")))
     (entry,) = results["figure_2"]
     assert len(entry["as_trained"]) == len(entry["target_statistics"]) == 4
     assert {"mid/seed-0/demo-segnet-on-target", "mid/seed-0/demo-flow-on-target"} <= stages_below(out)

@@ -34,6 +34,7 @@ from training.recipes.demo import (
 )
 from training.validation import AgreementValidation, ConfidenceValidation, FlowRatioValidation
 
+RECOMMENDED = "demo-mixed-teacher"  # what we would take; beside it `demo`, SFC as published
 TO_CHOOSE_BY = replace(TARGET_VALIDATION, seed=2)  # streets that are neither trained nor evaluated on
 LONG_STAGE_ONE = replace(STAGE_ONE, optimizer=Adam(learning_rate=1e-3, weight_decay=1e-5))
 LONG_STEPS = 1000
