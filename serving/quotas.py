@@ -51,16 +51,20 @@ class Bucket:
         """Seconds until something may be taken; 0 is now."""
         if math.isinf(self.per_s):
             return 0.0
-        now = self._clock()
-        self._level = min(self.per_s * BURST_S, self._level + (now - self._filled_at) * self.per_s)
-        self._filled_at = now
+        self._fill()
         # a hair above 0, or rounding could make a wait end just before its end
         return 0.0 if self._level > 0 else (-self._level) / self.per_s + 1e-3
 
     def take(self, amount: float) -> None:
         """Takes it, whether it is there or not."""
         if not math.isinf(self.per_s):
+            self._fill()
             self._level -= amount
+
+    def _fill(self) -> None:
+        now = self._clock()
+        self._level = min(self.per_s * BURST_S, self._level + (now - self._filled_at) * self.per_s)
+        self._filled_at = now
 
 
 class Account:
@@ -76,7 +80,7 @@ class Account:
         """
         self.client = client
         self._clock = clock
-        self._num_streams = 0
+        self.num_streams = 0  # open
         self.follow(quota)
 
     def follow(self, quota: Quota) -> None:
@@ -92,13 +96,13 @@ class Account:
         Raises:
             QuotaError: if the client has as many as it may.
         """
-        if self._num_streams >= self.quota.max_streams:
+        if self.num_streams >= self.quota.max_streams:
             raise QuotaError("streams", f"all {self.quota.max_streams:g} streams of {self.client} are taken", 1.0)
-        self._num_streams += 1
+        self.num_streams += 1
         try:
             yield
         finally:
-            self._num_streams -= 1
+            self.num_streams -= 1
 
     def wait_s(self) -> float:
         """Seconds until the client may have another frame; 0 is now."""

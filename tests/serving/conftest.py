@@ -51,6 +51,7 @@ from serving.bundle import (
     write_manifest,
 )
 from serving.bundle_roots import BundleRoots
+from serving.certificates import Certificates
 from serving.clients import Clients
 from serving.drift_recorder import DriftRecorder
 from serving.engine import Engine
@@ -361,6 +362,7 @@ async def serve_here(
     clients: Clients | None = None,
     max_open_streams: int = 256,
     roots: BundleRoots | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[LocalServer]:
     """Serves models on a free port."""
     metrics = Metrics()
@@ -381,7 +383,11 @@ async def serve_here(
         server = grpc.aio.server(interceptors=[gatekeeper], options=[("grpc.so_reuseport", 0)])
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above
         segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]  # as above
-        port = server.add_insecure_port("127.0.0.1:0")
+        address = "127.0.0.1:0"
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, certificates.grpc_credentials())
         await server.start()
         try:
             async with asyncio.timeout(PATIENCE_S):
