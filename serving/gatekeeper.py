@@ -4,12 +4,13 @@ The table below is all there is: what is not in it needs a token of any role, an
 balances load may ask.
 """
 
+import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -32,6 +33,7 @@ ROLES: dict[str, frozenset[Role]] = {
     ADMIN: frozenset({"admin"}),
     "": ANY,  # reflection, and what does not exist
 }
+FIRST_WRITE_S = 0.05  # that a client may take from opening a call to its first message
 QUIET_S = 10.0  # between lines about refused calls: nobody may fill the disk by being refused
 
 _CALLER: ContextVar[Caller] = ContextVar("caller")
@@ -78,7 +80,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
             del requests  # not one of them is read
             self._note(method, error, context.peer())
-            await abort(context, error)
+            await _abort_unhurried(context, error)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
@@ -99,7 +101,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
                 with current_caller().account.open_stream(), self._place():
                     await handler.stream_stream(requests, context)
             except ServingError as error:  # of the counting alone: the service has its own way
-                await abort(context, error)
+                await _abort_unhurried(context, error)
 
         return grpc.stream_stream_rpc_method_handler(
             serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
@@ -114,6 +116,12 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             yield
         finally:
             self._num_streams -= 1
+
+
+async def _abort_unhurried(context: Context, error: ServingError) -> NoReturn:
+    """Ends a call once its client has written what it writes first: grpc.aio loses the status if that fails."""
+    await asyncio.sleep(FIRST_WRITE_S)
+    await abort(context, error)
 
 
 def _authorization(details: grpc.HandlerCallDetails) -> str | None:

@@ -52,7 +52,7 @@ class Credentials:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context.load_verify_locations(cadata=ca.decode("ascii", errors="ignore"))
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ValueError) as error:  # ValueError for nothing at all
             raise CredentialsError(f"{self.ca} holds no certificate in PEM") from error
         if self.certificate is None or self.key is None:
             return grpc.ssl_channel_credentials(ca)
