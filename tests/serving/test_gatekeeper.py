@@ -6,19 +6,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # it ships no py.typed
 from grpc_health.v1 import health_pb2
 
 from serving.bundle import Bundle
 from serving.clients import Clients
+from serving.frames import Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
-from serving.label_maps import encode_png
+from serving.label_maps import decode_png, encode_png
 from tests.serving.authority import TOKENS, bearer, write_tokens
-from tests.serving.conftest import LIMITS, open_admin_stub, open_stub, serve_here, served_model, toy_frame
+from tests.serving.conftest import LIMITS, SIZE, open_admin_stub, open_stub, serve_here, served_model, toy_frame
 from tests.serving.conversations import (
     Call,
     configuration,
@@ -32,8 +34,10 @@ from tests.serving.conversations import (
     send,
     until,
 )
+from tests.serving.test_video_chunks import encode, pictures
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+Raw: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 EXHAUSTED, OK = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK
 
 
@@ -65,8 +69,8 @@ async def test_each_call_needs_the_role_that_the_table_says(toy_bundle: Bundle, 
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub, admin = open_stub(channel), open_admin_stub(channel)
-        unknown = channel.unary_unary("/no.such/Method")
-        reflection = channel.unary_unary("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        unknown: Raw = channel.unary_unary("/no.such/Method")
+        reflection: Raw = channel.unary_unary("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         calls: dict[str, Callable[[Any], Any]] = {
             "stream": lambda metadata: stream_code(stub, metadata=metadata),
             "image": lambda metadata: code_of(stub.SegmentImage(image, metadata=metadata)),
@@ -88,7 +92,7 @@ async def test_each_call_needs_the_role_that_the_table_says(toy_bundle: Bundle, 
         for metadata in ((), (("authorization", "Bearer no"),), (("authorization", TOKENS["boss"]),)):
             assert set(await asyncio.gather(*[call(metadata) for call in calls.values()])) == {UNAUTHENTICATED}
         # health is no secret; this server has none of it, and says so
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: Raw = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert await code_of(check(health_pb2.HealthCheckRequest().SerializeToString())) == unimplemented
 
 
@@ -248,6 +252,38 @@ async def test_a_stream_that_waits_for_its_quota_can_be_closed(toy_bundle: Bundl
         ended = await hear_out(call, first)
     assert ended.code == grpc.StatusCode.CANCELLED
     assert ended.summary.num_frames == 1  # the others were not read
+
+
+@in_asyncio
+async def test_a_video_is_decoded_also_where_its_frames_are_beyond_the_quota(
+    toy_bundle: Bundle, tmp_path: Path
+) -> None:
+    """The last frame is told from the ones before it: it looks as it does to a client without a quota."""
+    clients = Clients(write_tokens(tmp_path / "tokens.json", camera={"frames_per_s": 0.01}))
+    units = encode("h264", [picture // 2 for picture in pictures(3, Size(SIZE, SIZE))])
+    config = configuration(
+        format={"encoding": "FRAME_ENCODING_H264"}, delivery={"policy": "DELIVERY_POLICY_DROP_OLDEST"}
+    )
+    async with serve_here(served_model(toy_bundle)) as server, grpc.aio.insecure_channel(server.address) as channel:
+        last = request(2, units[2], force_key_frame=True)
+        free = await converse_as(open_stub(channel), "camera", config, *requests(*units[:2]), last)
+    async with (
+        serve_here(served_model(toy_bundle), clients=clients) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        account = clients.identify(f"Bearer {TOKENS['camera']}").account
+        call: Call = open_stub(channel).SegmentStream(metadata=bearer("camera"))
+        await send(call, config, request(0, units[0]))
+        before = [await heard(call, "started"), await heard(call, "result")]
+        await send(call, request(1, units[1]))
+        before.append(await heard(call, "dropped"))
+        account.follow(account.quota)  # as if its time had passed
+        await send(call, last)
+        await call.done_writing()
+        held = await hear_out(call, *before)
+    assert [result.sequence for result in held.results] == [0, 2]
+    one, other = (decode_png(conversation.results[-1].labels.data) for conversation in (free, held))
+    np.testing.assert_array_equal(one, other)
 
 
 @in_asyncio

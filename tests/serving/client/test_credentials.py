@@ -201,7 +201,15 @@ def test_credentials_that_cannot_work_are_refused_before_anything_is_sent(house:
 def test_the_command_takes_credentials_from_files(strict: LocalServer, house: House, tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", 2, SIZE, SIZE)
     pair: Pair = house.client
-    arguments = [video, "--server", strict.address, "--ca", house.ca, "--certificate", pair.certificate]
+    arguments: list[str | Path] = [
+        video,
+        "--server",
+        strict.address,
+        "--ca",
+        house.ca,
+        "--certificate",
+        pair.certificate,
+    ]
     arguments += ["--key", pair.key, "--token-file"]
     assert refusal(*arguments, house.token("stranger")) == WRONG_TOKEN
     assert refusal(video, "--server", strict.address, "--key", pair.key).startswith(
