@@ -11,6 +11,8 @@ import hashlib
 import hmac
 import logging
 import math
+import os
+import stat
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -77,8 +79,11 @@ def read_token_file(path: Path) -> TokenFile:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
+            mode = os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise TokenFileError(f"the token file {path} cannot be read: {error.strerror}") from error
+    if mode & stat.S_IWOTH:
+        raise TokenFileError(f"everybody on this machine can write to the token file {path}: chmod it to 600")
     if len(content) > MAX_FILE_BYTES:
         raise TokenFileError(f"the token file {path} has more than {MAX_FILE_BYTES} bytes: is it another file?")
     try:

@@ -70,6 +70,11 @@ class ServerOptions:
         for name in (*counts, "codec_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
+        if self.max_streams > self.max_open_streams:
+            raise ValueError(
+                f"--max-streams {self.max_streams} is more than the {self.max_open_streams} streams of all models"
+                " together: give a higher --max-open-streams"
+            )
         for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s", "record_drift_mb", "drift_threshold"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(

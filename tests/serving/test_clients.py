@@ -105,9 +105,13 @@ def test_a_file_that_is_wrong_is_refused_without_showing_what_is_in_it(
     assert "clear-secret" not in f"{refused.value!r} {refused.value.__cause__!r}"
 
 
-def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_or_open_to_all_or_too_large_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TokenFileError, match=r"cannot be read: No such file or directory$"):
         read_token_file(tmp_path / "tokens.json")
+    write_tokens(tmp_path / "tokens.json").chmod(0o666)
+    with pytest.raises(TokenFileError, match=r"^everybody on this machine can write to the token file .*: chmod it"):
+        read_token_file(tmp_path / "tokens.json")
+    (tmp_path / "tokens.json").chmod(0o600)
     (tmp_path / "tokens.json").write_bytes(b" " * 4_000_001)
     with pytest.raises(TokenFileError, match="more than 4000000 bytes"):
         read_token_file(tmp_path / "tokens.json")

@@ -14,6 +14,7 @@ import pytest
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # it ships no py.typed
 from grpc_health.v1 import health_pb2
 
+from serving import session
 from serving.bundle import Bundle
 from serving.clients import Clients
 from serving.frames import Size
@@ -216,6 +217,23 @@ async def test_frames_beyond_a_quota_are_dropped_once_and_the_stream_goes_on(
     assert [result.sequence for result in conversation.results] == [0, 1, 2, 3 + num_flood]
     assert conversation.summary.num_dropped == num_flood
     assert label(conversation.results[-1]) == 40  # of a key frame: what was forced is handed on
+
+
+@in_asyncio
+async def test_a_client_that_is_told_of_drops_too_slowly_is_read_no_further_until_it_knows(
+    toy_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_DROPS", 1)
+    clients = Clients(write_tokens(tmp_path / "tokens.json", camera={"frames_per_s": 0.01}))
+    config = configuration(delivery={"policy": "DELIVERY_POLICY_LATEST_ONLY"})
+    async with (
+        serve_here(served_model(toy_bundle), clients=clients) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        conversation = await converse_as(open_stub(channel), "camera", config, *requests(*[1] * 30))
+    dropped = [each.dropped for each in conversation.responses if each.HasField("dropped")]
+    assert [drop.first for drop in dropped] == list(range(1, 30))  # one by one: none waited for another
+    assert (conversation.code, conversation.summary.num_dropped) == (OK, 29)
 
 
 @in_asyncio
