@@ -6,6 +6,12 @@ reads the tokens again. What protects a server on a network: serving/SECURITY.md
 or SIGINT the server tells its streams, gives them time to end, and leaves with exit status 0.
 """
 
+import os
+
+if __name__ == "__main__":
+    # Read when gRPC is imported. Else it writes a line for each handshake that fails: who knocks could fill the disk.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 import asyncio
 import json
 import logging

@@ -217,6 +217,8 @@ async def test_neither_log_nor_errors_hold_a_secret(secured: Secured) -> None:
             said.append(f"{conversation.code} {conversation.message} {conversation.details}")
             if headers == bearer("camera"):
                 resume_token = conversation.responses[0].started.resume_token
+    async with grpc.aio.insecure_channel(secured.server.address) as in_clear:
+        assert await stub_code(open_stub(in_clear).ListModels(pb.ListModelsRequest())) == grpc.StatusCode.UNAVAILABLE
     for token in ("stray-secret", TOKENS["camera"]):
         with secured.http(token) as http:
             said.append(http.get("/metrics").text)
@@ -231,6 +233,7 @@ async def test_neither_log_nor_errors_hold_a_secret(secured: Secured) -> None:
     log = secured.server.log.read_text()
     assert "by camera at ipv4:" in log
     assert "is not the key of" in log
+    assert "Handshake failed" not in log  # and gRPC says nothing of its own: who knocks would fill the disk
     secrets = [*TOKENS.values(), "stray-secret", *re.findall(r"[0-9a-f]{64}", secured.tokens.read_text()), resume_token]
     for secret in [*secrets, "PRIVATE KEY", key.decode().splitlines()[1]]:
         assert secret
