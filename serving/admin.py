@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 
+from serving.bundle_roots import BundleRoots
 from serving.errors import InvalidRequestError, ServingError, StreamClosedByAdminError
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
@@ -26,13 +26,15 @@ class AdminService(segmentation_pb2_grpc.AdminServiceServicer):
         sessions: Sessions,
         drain: Callable[[float], Coroutine[None, None, None]],
         grace_s: float,
+        roots: BundleRoots,
     ) -> None:
-        """Drains the server by `drain`, within `grace_s` seconds unless told otherwise."""
+        """Drains by `drain`, within `grace_s` seconds unless told otherwise; loads bundles from `roots` alone."""
         self._models = models
         self._loader = loader
         self._sessions = sessions
         self._drain = drain
         self._grace_s = grace_s
+        self._roots = roots
         self._draining: asyncio.Task[None] | None = None
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:  # noqa: N802
@@ -40,7 +42,7 @@ class AdminService(segmentation_pb2_grpc.AdminServiceServicer):
         try:
             if not request.bundle:
                 raise InvalidRequestError("bundle", "name the folder of a bundle on the server's disk")
-            model, retired = await self._loader.add(Path(request.bundle))
+            model, retired = await self._loader.add(self._roots.find(request.bundle))
         except ServingError as error:
             await abort(context, error)
         announce_reload(self._sessions, model, retired)

@@ -88,6 +88,10 @@ class Answering:
         if self._recorder is not None:
             self._recorder.close()
 
+    def force_key_frame(self) -> None:
+        """Makes the next frame that begins a key frame."""
+        self._forces_next = True
+
     def obey(self, control: pb.StreamControl) -> None:
         """Does what a control says, from the next frame on.
 
@@ -96,7 +100,7 @@ class Answering:
         """
         match control.WhichOneof("action"):
             case "force_key_frame":
-                self._forces_next = True
+                self.force_key_frame()
             case "key_frames":
                 self._key_frames = parse_key_frames(control.key_frames, "control.key_frames", self._limits)
                 self._stream.follow(key_frame_policy(self._key_frames, self._model.bundle.manifest.baseline))

@@ -25,6 +25,7 @@ class DropReason(Enum):
     SUPERSEDED = "a newer frame took its place"
     DEADLINE = "its deadline passed"
     OVERLOAD = "the latency objective could not be held with it"
+    QUOTA = "the quota of its client was used up"
 
 
 class FrameDroppedError(ServingError):
@@ -55,6 +56,24 @@ class StreamNotFoundError(ServingError):
 
 class StreamLimitError(ServingError):
     """No room for another stream."""
+
+
+class QuotaError(ServingError):
+    """A client has used up what it may have."""
+
+    def __init__(self, subject: str, message: str, retry_after_s: float) -> None:
+        """Names what is used up, and when there will be more of it."""
+        super().__init__(message)
+        self.subject = subject
+        self.retry_after_s = retry_after_s
+
+
+class UnauthenticatedError(ServingError):
+    """Nobody knows who calls."""
+
+
+class PermissionDeniedError(ServingError):
+    """A client that may not do this."""
 
 
 class UnavailableError(ServingError):

@@ -26,6 +26,14 @@ class ServerOptions:
     http_port: int = 8080  # for /healthz, /readyz, /metrics and /v1/models; 0 takes a free one
     admin_port: int | None = None  # for AdminService: models that come and go; 0 takes a free one, None is nowhere
     admin_host: str = "127.0.0.1"  # address of AdminService: whoever reaches it may load and end what they like
+    certificate: Path | None = None  # PEM file, the server's with its chain: TLS on every port; None is no TLS
+    key: Path | None = None  # PEM file, the key of --certificate; both are read again when they have changed
+    client_ca: Path | None = None  # PEM file that signs the certificates gRPC clients must have; None asks for none
+    # file with the clients, made by serving.tokens, read again on SIGHUP; None asks nobody for a token
+    tokens: Path | None = None
+    insecure: bool = False  # listen on an address that others reach without TLS, or without tokens
+    # folders below which AdminService.LoadModel finds bundles, beside those named above
+    bundle_root: tuple[Path, ...] = ()
     precision: Precision | Literal["auto"] = "auto"  # of the graphs to run; "auto" is the highest there is
     # HEIGHTxWIDTH of the graphs to run, in pixels, like 512x1024; needed for a bundle of several sizes
     size: str | None = None
@@ -36,6 +44,7 @@ class ServerOptions:
     threads: int = 0  # of one graph on the CPU; 0 takes every core
     codec_threads: int = 2  # that decode frames and encode results
     max_streams: int = 64  # open at a time, of each model
+    max_open_streams: int = 256  # open at a time, of all models together, with those that have not said what they want
     max_batch: int = 4  # frames of different streams in one run
     max_in_flight: int = 64  # frames of one stream that a client may have unanswered
     max_frame_mb: float = 32.0  # of one frame as it is sent, in megabytes (10^6 bytes)
@@ -57,9 +66,15 @@ class ServerOptions:
         """Refuses values that cannot work; ValueError says which."""
         if not self.bundles:
             raise ValueError("name at least one bundle to serve")
-        for name in ("max_streams", "max_batch", "max_in_flight", "max_consecutive_errors", "codec_threads"):
+        counts = ("max_streams", "max_open_streams", "max_batch", "max_in_flight", "max_consecutive_errors")
+        for name in (*counts, "codec_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
+        if self.max_streams > self.max_open_streams:
+            raise ValueError(
+                f"--max-streams {self.max_streams} is more than the {self.max_open_streams} streams of all models"
+                " together: give a higher --max-open-streams"
+            )
         for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s", "record_drift_mb", "drift_threshold"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(

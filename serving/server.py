@@ -1,9 +1,16 @@
 """Serves bundles to video streams: `python -m serving.server BUNDLE [BUNDLE ...]`.
 
 gRPC (`flowseg.v1`, health, reflection) on one port, status over HTTP on another, and if wanted `AdminService` on a
-third. SIGHUP reads the bundles again and serves those of a new version; open streams go on with the old one. On SIGTERM
+third. SIGHUP reads the bundles again and serves those of a new version; open streams go on with the old one. It also
+reads the tokens again. What protects a server on a network: serving/SECURITY.md. On SIGTERM
 or SIGINT the server tells its streams, gives them time to end, and leaves with exit status 0.
 """
+
+import os
+
+if __name__ == "__main__":
+    # Read when gRPC is imported. Else it writes a line for each handshake that fails: who knocks could fill the disk.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import asyncio
 import json
@@ -22,10 +29,14 @@ from grpc_reflection.v1alpha import reflection
 from serving.admin import ADMIN_SERVICE, AdminService, announce_reload
 from serving.answering import Surroundings
 from serving.bundle import BundleError
+from serving.bundle_roots import BundleRoots
 from serving.clip_files import RecordingFolder
 from serving.clip_writer import ClipWriter
 from serving.drift_recorder import DriftRecorder
+from serving.exposure import Protection, open_protection
+from serving.gatekeeper import Gatekeeper
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.http_guard import HttpGuard
 from serving.loading import ModelLoader, read_model
 from serving.models import Models
 from serving.observability import Metrics
@@ -72,7 +83,7 @@ class Ports:
     admin: int | None  # None: nowhere
 
 
-async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder | None) -> None:
+async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder | None, protection: Protection) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
@@ -97,9 +108,12 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         await health.enter_graceful_shutdown()
         await sessions.drain(grace_s)
 
-    admin = AdminService(models, loader, sessions, drain, options.grace_s)
+    roots = BundleRoots(options.bundle_root, options.bundles)
+    admin = AdminService(models, loader, sessions, drain, options.grace_s, roots)
+    gatekeeper = Gatekeeper(protection.clients, options.max_open_streams)
     message_bytes = 2 * limits.max_frame_bytes + MESSAGE_OVERHEAD  # so that we say what is wrong with too large a frame
-    server, admin_server = create_grpc_server(message_bytes), create_grpc_server(MESSAGE_OVERHEAD)
+    server = create_grpc_server(message_bytes, gatekeeper)
+    admin_server = create_grpc_server(MESSAGE_OVERHEAD, gatekeeper)
     # grpcio-tools writes no types for stubs
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, admin_server)  # type: ignore[no-untyped-call]
@@ -112,15 +126,19 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
 
     http_socket = bind(options.host, options.http_port)
     ports = Ports(
-        grpc=listen(server, options.host, options.port),
+        grpc=listen(server, options.host, options.port, protection),
         http=http_socket.getsockname()[1],
-        admin=None if options.admin_port is None else listen(admin_server, options.admin_host, options.admin_port),
+        admin=None
+        if options.admin_port is None
+        else listen(admin_server, options.admin_host, options.admin_port, protection),
     )
-    http = HttpServer(create_app(models, readiness, metrics))
+    app = HttpGuard(create_app(models, readiness, metrics), protection.clients)
+    certificates = protection.certificates
+    http = HttpServer(app, None if certificates is None else certificates.http_context())
     await server.start()
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
     logger.info("gRPC on %s:%d, HTTP on %s:%d, models are loading", options.host, ports.grpc, options.host, ports.http)
-    reloading = asyncio.create_task(reload_when_told(reload, loader, sessions))
+    reloading = asyncio.create_task(reload_when_told(reload, loader, sessions, protection))
     try:
         for model in models:
             await loader.load(model)
@@ -148,9 +166,10 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
             await asyncio.to_thread(recorder.close)
 
 
-def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
+def create_grpc_server(max_message_bytes: int, gatekeeper: Gatekeeper) -> grpc.aio.Server:
     """A gRPC server without services, for messages of at most so many bytes."""
     return grpc.aio.server(
+        interceptors=[gatekeeper],
         options=[
             ("grpc.so_reuseport", 0),  # or a second server would share the port without a word
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -158,21 +177,26 @@ def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
             ("grpc.keepalive_time_ms", 30_000),  # finds clients that vanished without a goodbye
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # and lets clients look for us as often
-        ]
+        ],
     )
 
 
-async def reload_when_told(told: asyncio.Event, loader: ModelLoader, sessions: Sessions) -> None:
-    """Reads the bundles again each time, until it is cancelled."""
+async def reload_when_told(
+    told: asyncio.Event, loader: ModelLoader, sessions: Sessions, protection: Protection
+) -> None:
+    """Reads the tokens and the bundles again each time, until it is cancelled."""
     while True:
         await told.wait()
         told.clear()
+        if protection.clients is not None:
+            protection.clients.reload()
+            sessions.end_unknown(protection.clients)
         logger.info("reading the bundles again")
         for model, retired in await loader.refresh():
             announce_reload(sessions, model, retired)
 
 
-def listen(server: grpc.aio.Server, host: str, port: int) -> int:
+def listen(server: grpc.aio.Server, host: str, port: int, protection: Protection) -> int:
     """Binds the gRPC server and returns its port.
 
     Raises:
@@ -181,6 +205,8 @@ def listen(server: grpc.aio.Server, host: str, port: int) -> int:
     try:
         # asked for first: gRPC itself would write its own lines to stderr
         bind(host, port).close()
+        if protection.certificates is not None:
+            return server.add_secure_port(f"{host}:{port}", protection.certificates.grpc_credentials())
         return server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise AddressError(f"cannot listen on {host}:{port}: is another server running there?") from error
@@ -206,12 +232,13 @@ def main() -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         options.check()
+        protection = open_protection(options)
         models = read_models(options)
         recorder = open_recorder(options)
     except ValueError as error:
         return refuse(error)
     try:
-        asyncio.run(serve(options, models, recorder))
+        asyncio.run(serve(options, models, recorder, protection))
     except (AddressError, BundleError) as error:
         return refuse(error)
     return 0

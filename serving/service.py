@@ -5,6 +5,7 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from importlib.metadata import version
 
 import grpc
@@ -21,12 +22,13 @@ from serving.errors import (
     StreamMovedError,
     UnavailableError,
 )
+from serving.gatekeeper import current_caller
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.key_frames import Manual
-from serving.messages import SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
+from serving.messages import Limits, SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
 from serving.models import Models, ServedModel
-from serving.parking import Parking, new_token
+from serving.parking import Parking, new_token, resume_key
 from serving.session import Session, StreamContext
 from serving.sessions import Sessions
 from serving.statuses import Context, abort, status_of
@@ -66,11 +68,14 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         stream_id = f"stream-{next(self._numbers)}"
         label = UNKNOWN_MODEL
         code = grpc.StatusCode.CANCELLED
+        caller = current_caller()
+        client, limits = caller.account.client, caller.account.quota.tighten(self._limits)
         try:
-            config_message = await self._first_message(context)
+            config_message = await self._first_message(context, limits)
             self._check_welcome()
-            config = parse_config(config_message, self._limits)
-            model, stream, is_resumed = await self._open(config_message.model, config)
+            config = parse_config(config_message, limits)
+            key = resume_key(client, config.resume_token) if config.resume_token else ""
+            model, stream, is_resumed = await self._open(config_message.model, config, key)
             label = model.label
             started = self._started(stream_id, model, config, is_resumed=is_resumed)
             session = Session(
@@ -79,9 +84,12 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 model=model,
                 stream=stream,
                 config=config,
-                surroundings=self._surroundings,
+                surroundings=replace(self._surroundings, limits=limits),
+                caller=caller,
+                resume_key=resume_key(client, started.resume_token),
             )
-            logger.info("%s of %s %s by %s", stream_id, label, "resumed" if is_resumed else "opened", context.peer())
+            did = "resumed" if is_resumed else "opened"
+            logger.info("%s of %s %s by %s at %s", stream_id, label, did, client, context.peer())
             with self._sessions.keep(session):
                 await self._run(session, context)
             code = grpc.StatusCode.OK
@@ -123,15 +131,16 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
     ) -> pb.GetServerInfoResponse:
         """Version, load and limits."""
         del request, context
+        limits = current_caller().account.quota.tighten(self._limits)
         return pb.GetServerInfoResponse(
             version=version("flowseg"),
             draining=self._sessions.is_draining,
             num_streams=len(self._sessions),
             limits=pb.Limits(
-                max_streams=self._limits.max_streams,
-                max_in_flight=self._limits.max_in_flight,
-                max_frame_bytes=self._limits.max_frame_bytes,
-                max_frame_pixels=self._limits.max_frame_pixels,
+                max_streams=limits.max_streams,
+                max_in_flight=limits.max_in_flight,
+                max_frame_bytes=limits.max_frame_bytes,
+                max_frame_pixels=limits.max_frame_pixels,
             ),
         )
 
@@ -159,18 +168,18 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             raise
         finally:
             if is_lost:
-                self._parking.park(session.started.resume_token, session.stream, session.model)
+                self._parking.park(session.resume_key, session.stream, session.model)
             else:
                 session.stream.close()
                 self._stream_ended(session.model)
 
-    async def _open(self, name: str, config: SessionConfig) -> tuple[ServedModel, Stream, bool]:
-        """The model of that name, a stream in it, and whether that is the one of the resume token."""
-        if config.resume_token:
-            await self._sessions.give_way(config.resume_token)
-            model = self._parking.model_of(config.resume_token)
+    async def _open(self, name: str, config: SessionConfig, key: str) -> tuple[ServedModel, Stream, bool]:
+        """The model of that name, a stream in it, and whether that is the one of the resume key; "" is none."""
+        if key:
+            await self._sessions.give_way(key)
+            model = self._parking.model_of(key)
             if model is not None and name in ("", model.name, model.label):
-                stream = self._parking.take(config.resume_token)
+                stream = self._parking.take(key)
                 if stream is not None:
                     stream.resize(config.max_in_flight)
                     stream.follow(key_frame_policy(config.key_frames, model.bundle.manifest.baseline))
@@ -202,21 +211,24 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
     async def _segment_image(self, request: pb.SegmentImageRequest) -> pb.FrameResult:
         received_at = time.perf_counter()
         self._check_welcome()
-        encoding, size = parse_format(request.format, "format", self._limits)
+        account = current_caller().account
+        limits = account.quota.tighten(self._limits)
+        encoding, size = parse_format(request.format, "format", limits)
         if encoding.is_video:
             raise InvalidRequestError("format.encoding", "an image is no video: send it as JPEG, PNG or raw")
-        if len(request.data) > self._limits.max_frame_bytes:
+        if len(request.data) > limits.max_frame_bytes:
             raise FrameTooLargeError(
-                f"the image has {len(request.data)} bytes, at most {self._limits.max_frame_bytes} are taken"
+                f"the image has {len(request.data)} bytes, at most {limits.max_frame_bytes} are taken"
             )
-
+        account.charge_image()
         outputs = parse_outputs(request.outputs, "outputs")
         model = self._models.find(request.model)
         run = asyncio.get_running_loop().run_in_executor
         with model.open_stream(Manual(), capacity=1) as stream:
-            decoder = open_decoder(encoding, size, max_pixels=self._limits.max_frame_pixels)
+            decoder = open_decoder(encoding, size, max_pixels=limits.max_frame_pixels)
             keeps_native = bool(outputs.overlay)
             decoded = await run(self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native)
+            account.charge_pixels(decoded.native_size.width * decoded.native_size.height)
             result = await asyncio.wrap_future(stream.submit(decoded.image))
         encoder = AnswerEncoder(model, outputs)
         return await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)
@@ -231,12 +243,12 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             self._unloading.add(task)
             task.add_done_callback(self._unloading.discard)
 
-    async def _first_message(self, context: StreamContext) -> pb.StreamConfig:
+    async def _first_message(self, context: StreamContext, limits: Limits) -> pb.StreamConfig:
         try:
-            async with asyncio.timeout(self._limits.idle_timeout_s):
+            async with asyncio.timeout(limits.idle_timeout_s):
                 request = await context.read()
         except TimeoutError as error:
-            raise IdleTimeoutError(f"nothing came for {self._limits.idle_timeout_s:g} s") from error
+            raise IdleTimeoutError(f"nothing came for {limits.idle_timeout_s:g} s") from error
         if not isinstance(request, pb.SegmentStreamRequest) or not request.HasField("config"):
             raise InvalidRequestError("body", "the first message must be the configuration of the stream")
         return request.config

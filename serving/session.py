@@ -15,6 +15,7 @@ from typing import TypeAlias
 import grpc
 
 from serving.answering import Answer, Answering, ReceivedFrame, Surroundings
+from serving.clients import Caller
 from serving.errors import (
     DropReason,
     FrameDroppedError,
@@ -36,7 +37,9 @@ DROP_REASONS = {
     DropReason.SUPERSEDED: pb.DROP_REASON_SUPERSEDED,
     DropReason.DEADLINE: pb.DROP_REASON_DEADLINE,
     DropReason.OVERLOAD: pb.DROP_REASON_OVERLOAD,
+    DropReason.QUOTA: pb.DROP_REASON_QUOTA,
 }
+MAX_DROPS = 1000  # ranges that wait to be told: a client that takes no answers is read no further
 
 
 @dataclass(eq=False)
@@ -61,9 +64,14 @@ class Session:
         stream: Stream,
         config: SessionConfig,
         surroundings: Surroundings,
+        caller: Caller,
+        resume_key: str,
     ) -> None:
-        """Takes an open stream of the engine, and what its client is told first."""
+        """Takes an open stream of the engine, what its client is told first, and who that is."""
         self.started = started
+        self.caller = caller
+        self.resume_key = resume_key  # what its stream is kept under if the connection breaks
+        self._account = caller.account
         self.model = model
         self.stream = stream
         self.has_moved = False  # another call goes on with the stream: this one is cancelled
@@ -135,6 +143,8 @@ class Session:
 
     async def _read_requests(self) -> None:
         while self._ending is None:
+            if self._config.policy == pb.DELIVERY_POLICY_BLOCK:
+                await self._wait_for_quota()
             request = await self._read()
             if not isinstance(request, pb.SegmentStreamRequest):  # grpc.aio.EOF
                 return
@@ -147,6 +157,15 @@ class Session:
                     self._answering.obey(request.control)
                 case _:
                     raise InvalidRequestError("body", "only frames and controls may follow the first message")
+
+    async def _wait_for_quota(self) -> None:
+        """Returns once the client may have another frame: until then it waits, not a frame."""
+        self._is_reading = True  # nothing is read that would have to be answered
+        try:
+            while (wait_s := self._account.wait_s()) > 0:
+                await asyncio.sleep(wait_s)
+        finally:
+            self._is_reading = False
 
     async def _read(self) -> pb.SegmentStreamRequest:
         reading = asyncio.ensure_future(self._context.read())
@@ -179,6 +198,12 @@ class Session:
         """Decodes a frame, makes room for it, and begins to answer it."""
         self._summary.num_frames += 1
         number = self._summary.num_frames
+        is_beyond_quota = self._config.policy != pb.DELIVERY_POLICY_BLOCK and self._account.wait_s() > 0
+        if is_beyond_quota and not self._config.encoding.is_video:
+            await self._drop_beyond_quota(frame.message, number)
+            return
+        if not is_beyond_quota:
+            self._account.charge_frame()
         previous = self._in_flight[-1].answer if self._in_flight else None
         future: Future[StepResult] | None = None
         answering: Coroutine[None, None, Answer]
@@ -188,6 +213,10 @@ class Session:
             await self._make_room()
             answering = _give(error)
         else:
+            if is_beyond_quota:  # decoded all the same: the frames behind it are told from it
+                await self._drop_beyond_quota(frame.message, number)
+                return
+            self._account.charge_pixels(decoded.native_size.width * decoded.native_size.height)
             await self._make_room()
             future, answering = self._answering.begin(frame, number, decoded, previous)
         answer = asyncio.create_task(answering)
@@ -211,20 +240,28 @@ class Session:
             return False
         frame = next(frame for frame in self._in_flight if frame.future is dropped)
         frame.answer.cancel()
-        self._record_drop(frame, DropReason.SUPERSEDED)
+        self._in_flight.remove(frame)
+        self._record_drop(frame.sequence, frame.number, DropReason.SUPERSEDED)
         return True
 
-    def _record_drop(self, frame: InFlight, reason: DropReason) -> None:
-        self._in_flight.remove(frame)
+    async def _drop_beyond_quota(self, frame: pb.Frame, number: int) -> None:
+        if frame.force_key_frame:
+            self._answering.force_key_frame()
+        self._record_drop(frame.sequence, number, DropReason.QUOTA)
+        while len(self._drops) >= MAX_DROPS:
+            self._wake_reader.clear()
+            await self._wake_reader.wait()
+
+    def _record_drop(self, sequence: int, number: int, reason: DropReason) -> None:
         self._summary.num_dropped += 1
         self._metrics.frame(self.model.label, "dropped")
         # One range holds dropped frames alone, so it grows only by the very next frame.
-        if self._drops and self._drops[-1][0] + 1 == frame.number and self._drops[-1][1].reason == DROP_REASONS[reason]:
+        if self._drops and self._drops[-1][0] + 1 == number and self._drops[-1][1].reason == DROP_REASONS[reason]:
             _, message = self._drops.pop()
-            message.last, message.count = frame.sequence, message.count + 1
+            message.last, message.count = sequence, message.count + 1
         else:
-            message = pb.FramesDropped(first=frame.sequence, last=frame.sequence, count=1, reason=DROP_REASONS[reason])
-        self._drops.append((frame.number, message))
+            message = pb.FramesDropped(first=sequence, last=sequence, count=1, reason=DROP_REASONS[reason])
+        self._drops.append((number, message))
         self._wake_writer.set()
         self._wake_reader.set()
 
@@ -236,11 +273,13 @@ class Session:
                 await self._write(pb.SegmentStreamResponse(notice=self._notices.popleft()))
             elif self._drops:
                 await self._write(pb.SegmentStreamResponse(dropped=self._drops.popleft()[1]))
+                self._wake_reader.set()
             elif self._in_flight and self._in_flight[0].answer.done():
                 frame = self._in_flight[0]
                 answer = frame.answer.result()
                 if isinstance(answer, FrameDroppedError):
-                    self._record_drop(frame, answer.reason)
+                    self._in_flight.remove(frame)
+                    self._record_drop(frame.sequence, frame.number, answer.reason)
                 else:
                     await self._write(self._response(frame, answer))
                     self._in_flight.popleft()

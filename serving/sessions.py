@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import functools
+import hmac
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from serving.errors import StreamNotFoundError, UnavailableError
+from serving.clients import Clients
+from serving.errors import StreamNotFoundError, UnauthenticatedError, UnavailableError
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.session import Session
 
@@ -58,13 +60,19 @@ class Sessions:
             raise StreamNotFoundError(f"there is no open stream {stream_id[:130]!r}")
         return self._open[stream_id].session
 
-    async def give_way(self, token: str) -> None:
-        """Ends the session of a resume token at once: its client is back before the server has missed it."""
+    async def give_way(self, key: str) -> None:
+        """Ends the session of a `resume_key` at once: its client is back before the server has missed it."""
         for stream_id, holder in list(self._open.items()):
-            if holder.session.started.resume_token == token and holder.task is not None:
+            if hmac.compare_digest(holder.session.resume_key, key) and holder.task is not None:
                 holder.session.has_moved = True
                 holder.task.cancel()
                 await self._wait_until(functools.partial(self._is_gone, stream_id), TAKE_OVER_S)
+
+    def end_unknown(self, clients: Clients) -> None:
+        """Ends the streams of callers that would not be let in again."""
+        for session in self:
+            if session.caller.token_sha256 and not clients.still_knows(session.caller, "stream"):
+                session.end(UnauthenticatedError("the token of this stream was taken back"))
 
     async def drain(self, grace_s: float) -> None:
         """Takes no new streams, tells the open ones, and ends those that are still open after `grace_s`.

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 
 import uvicorn
@@ -9,6 +10,7 @@ from fastapi import FastAPI, Response, status
 from google.protobuf.json_format import MessageToDict
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, JsonValue
+from starlette.types import ASGIApp
 
 from serving.drift import DriftMeter
 from serving.models import Models
@@ -89,10 +91,18 @@ def _signals(meter: DriftMeter) -> dict[str, JsonValue]:
 class HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: the command has its own."""
 
-    def __init__(self, app: FastAPI) -> None:
-        """Serves the app, quietly."""
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
+        """Serves the app, quietly, and encrypted if there is `tls`."""
         super().__init__(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+                server_header=False,
+                ssl_context_factory=None if tls is None else lambda *_: tls,
+            )
         )
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The one table from exceptions to gRPC statuses, and the details that tools read."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
@@ -18,11 +19,14 @@ from serving.errors import (
     ModelExistsError,
     ModelLoadError,
     ModelNotFoundError,
+    PermissionDeniedError,
+    QuotaError,
     ServingError,
     StreamClosedByAdminError,
     StreamLimitError,
     StreamMovedError,
     StreamNotFoundError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -47,13 +51,15 @@ def _bad_request(error: ServingError) -> Message:
 
 def _quota_failure(error: ServingError) -> Message:
     subject = {StreamLimitError: "streams", FrameTooLargeError: "frame bytes"}.get(type(error), "device memory")
+    if isinstance(error, QuotaError):
+        subject = error.subject
     violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=str(error))
     return cast("Message", error_details_pb2.QuotaFailure(violations=[violation]))
 
 
 def _retry_info(error: ServingError) -> Message:
-    del error  # all alike
-    return cast("Message", error_details_pb2.RetryInfo(retry_delay={"seconds": RETRY_AFTER_S}))
+    retry_after_s = error.retry_after_s if isinstance(error, QuotaError) else RETRY_AFTER_S
+    return cast("Message", error_details_pb2.RetryInfo(retry_delay={"seconds": math.ceil(retry_after_s)}))
 
 
 # The first that an error is an instance of counts. Frames that are refused or fail end a stream after many in a row.
@@ -66,6 +72,9 @@ STATUSES: dict[type[ServingError], Status] = {
     ModelNotFoundError: Status(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     StreamNotFoundError: Status(grpc.StatusCode.NOT_FOUND, "STREAM_NOT_FOUND"),
     StreamLimitError: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "STREAM_LIMIT", (_quota_failure, _retry_info)),
+    QuotaError: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA", (_quota_failure, _retry_info)),
+    UnauthenticatedError: Status(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    PermissionDeniedError: Status(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
     UnavailableError: Status(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", (_retry_info,)),
     IdleTimeoutError: Status(grpc.StatusCode.ABORTED, "IDLE_TIMEOUT"),
     StreamMovedError: Status(grpc.StatusCode.ABORTED, "RESUMED_ELSEWHERE"),

@@ -92,7 +92,8 @@ def test_a_camera_that_drifts_gets_a_model_that_was_adapted_to_it(tmp_path: Path
     export_bundle(before, tmp_path / "bundle", [SIZE], "street", "1")
     drifted = tmp_path / "drifted"
     options = ("--record-drift", str(drifted), "--record-drift-frames", str(CLIP_FRAMES), "--admin-port", "0")
-    with start_server(tmp_path / "log", str(tmp_path / "bundle"), *options) as server:
+    root = ("--bundle-root", str(tmp_path))
+    with start_server(tmp_path / "log", str(tmp_path / "bundle"), *options, *root) as server:
         in_asyncio(close_the_loop)(server, tmp_path, drifted)
 
 

@@ -15,10 +15,11 @@ from training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRAINING_README, EXPORT_README = (
-    (ROOT / wing / "README.md").read_text(encoding="utf-8") for wing in ("training", "export")
+TRAINING_README, EXPORT_README, SECURITY = (
+    (ROOT / page).read_text(encoding="utf-8")
+    for page in ("training/README.md", "export/README.md", "serving/SECURITY.md")
 )
-PAGES = [README, TRAINING_README, EXPORT_README]
+PAGES = [README, TRAINING_README, EXPORT_README, SECURITY]
 EXAMPLE, EXAMPLE_RECIPE = "noise_consistency.py", "demo-noise-one"  # a file that a page shows, run below
 SHOWN = re.sub(r"torchrun --nproc_per_node \d", "python", "\n".join(PAGES))  # starts the same programs
 COMMANDS = sorted(set(re.findall(r"^    +(python [^#\n]*[^# \n])", SHOWN, re.MULTILINE)))
@@ -53,7 +54,9 @@ def test_recipes_that_a_page_names_exist() -> None:
     assert named <= set(RECIPES)
 
 
-@pytest.mark.parametrize("page", ["README.md", "training/README.md", "export/README.md", "proto/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "training/README.md", "export/README.md", "proto/README.md", "serving/SECURITY.md"]
+)
 def test_links_and_pictures_lead_somewhere(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     assert targets

@@ -14,6 +14,7 @@ answer, in order, also across reconnections; `stream.events` and `on_event` tell
 from serving.client.answers import FrameAnswer, ImageAnswer
 from serving.client.asynchronous import AsyncSegmentationClient, AsyncVideoStream
 from serving.client.blocking import SegmentationClient, VideoStream
+from serving.client.credentials import Credentials, CredentialsError
 from serving.client.events import ConnectionLost, Degraded, Draining, ModelReloaded, Reconnected, StreamEvent
 from serving.client.failures import CallError
 from serving.client.frames import Frame, FrameLike
@@ -35,6 +36,8 @@ __all__ = [
     "AsyncVideoStream",
     "CallError",
     "ConnectionLost",
+    "Credentials",
+    "CredentialsError",
     "Degraded",
     "Draining",
     "FixedKeyFrames",

@@ -20,6 +20,7 @@ from serving.client.connection import (
     image_request,
 )
 from serving.client.conversation import Conversation, StreamView
+from serving.client.credentials import NO_CREDENTIALS, Credentials, Metadata
 from serving.client.events import StreamEvent, ignore_event
 from serving.client.failures import Failure, failure_of, stream_closed
 from serving.client.frames import FrameLike, as_frame, encode_image
@@ -37,12 +38,21 @@ class AsyncSegmentationClient:
             print(answer.labels)
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         """As `SegmentationClient`; to be made in the event loop."""
         retry.check()
+        credentials.check(server)
         self.server = server
         self._retry = retry
-        self._channel = grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+        self._credentials = credentials
+        tls = credentials.channel_credentials()
+        self._channel = (
+            grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+            if tls is None
+            else grpc.aio.secure_channel(server, tls, options=CHANNEL_OPTIONS)
+        )
         # Any: grpcio-tools writes no types for stubs
         self._stub: Any = segmentation_pb2_grpc.SegmentationServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -51,7 +61,9 @@ class AsyncSegmentationClient:
     ) -> "AsyncVideoStream":
         """As `SegmentationClient.stream`, but the stream is opened by `async with`."""
         attempts = Attempts(self._retry, self.server)
-        return AsyncVideoStream(self._stub, Conversation(options, attempts, on_event), options.encoding)
+        return AsyncVideoStream(
+            self._stub, Conversation(options, attempts, on_event), options.encoding, self._credentials.metadata
+        )
 
     async def segment_image(
         self,
@@ -80,7 +92,7 @@ class AsyncSegmentationClient:
 
     async def _ask(self, method: Any, request: Any) -> Any:  # Any: see above
         try:
-            return await method(request, timeout=IMAGE_S)
+            return await method(request, timeout=IMAGE_S, metadata=self._credentials.metadata())
         except grpc.aio.AioRpcError as error:
             raise call_error(error, self.server) from error
 
@@ -101,9 +113,16 @@ class AsyncVideoStream(StreamView):
     One task takes frames from their source, one per call sends them, and answers arrive in the caller's.
     """
 
-    def __init__(self, stub: Any, conversation: Conversation, encoding: EncodingName) -> None:  # Any: see above
+    def __init__(
+        self,
+        stub: Any,  # Any: see above
+        conversation: Conversation,
+        encoding: EncodingName,
+        metadata: Callable[[], Metadata],
+    ) -> None:
         """Not yet opened."""
         self._stub = stub
+        self._metadata = metadata
         super().__init__(conversation)
         self._encoding = encoding
         self._changed = asyncio.Condition()
@@ -163,7 +182,7 @@ class AsyncVideoStream(StreamView):
             if self._is_closed:
                 raise stream_closed()
             config = self._conversation.begin_call()
-            self._call = self._stub.SegmentStream()
+            self._call = self._stub.SegmentStream(metadata=self._metadata())
             self._sender = asyncio.create_task(self._send(self._call, config))
             is_accepted = await self._receive()
 

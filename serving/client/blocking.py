@@ -19,6 +19,7 @@ from serving.client.connection import (
     image_request,
 )
 from serving.client.conversation import Conversation, StreamView
+from serving.client.credentials import NO_CREDENTIALS, Credentials, Metadata
 from serving.client.events import StreamEvent, ignore_event
 from serving.client.failures import failure_of, stream_closed
 from serving.client.frames import FrameLike, as_frame, encode_image
@@ -54,17 +55,30 @@ class SegmentationClient(Closable):
             print(answer.labels)
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         """Connects when the first call is made.
 
         Args:
             server: HOST:PORT.
             retry: for how long calls are tried again.
+            credentials: for a server that wants encryption, a certificate or a token.
+
+        Raises:
+            ValueError: if retry or credentials cannot be used.
         """
         retry.check()
+        credentials.check(server)
         self.server = server
         self._retry = retry
-        self._channel = grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+        self._credentials = credentials
+        tls = credentials.channel_credentials()
+        self._channel = (
+            grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+            if tls is None
+            else grpc.secure_channel(server, tls, options=CHANNEL_OPTIONS)
+        )
         # Any: grpcio-tools writes no types for stubs
         self._stub: Any = segmentation_pb2_grpc.SegmentationServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -82,7 +96,9 @@ class SegmentationClient(Closable):
             ValueError: if the options cannot work.
         """
         attempts = Attempts(self._retry, self.server)
-        return VideoStream(self._stub, Conversation(options, attempts, on_event), options.encoding)
+        return VideoStream(
+            self._stub, Conversation(options, attempts, on_event), options.encoding, self._credentials.metadata
+        )
 
     def segment_image(
         self,
@@ -125,7 +141,7 @@ class SegmentationClient(Closable):
 
     def _ask(self, method: Any, request: Any) -> Any:  # Any: see above
         try:
-            return method(request, timeout=IMAGE_S)
+            return method(request, timeout=IMAGE_S, metadata=self._credentials.metadata())
         except grpc.RpcError as error:
             raise call_error(error, self.server) from error
 
@@ -137,13 +153,20 @@ class VideoStream(StreamView, Closable):
     the caller's. What they share is guarded by one condition.
     """
 
-    def __init__(self, stub: Any, conversation: Conversation, encoding: EncodingName) -> None:  # Any: see above
+    def __init__(
+        self,
+        stub: Any,  # Any: see above
+        conversation: Conversation,
+        encoding: EncodingName,
+        metadata: Callable[[], Metadata],
+    ) -> None:
         """Opens the stream.
 
         Raises:
             CallError: if the server is not there or refuses.
         """
         self._stub = stub
+        self._metadata = metadata
         super().__init__(conversation)
         self._encoding = encoding
         self._changed = threading.Condition()
@@ -213,7 +236,9 @@ class VideoStream(StreamView, Closable):
                 config = self._conversation.begin_call()
                 self._num_calls += 1
                 self._changed.notify_all()
-                self._call = self._stub.SegmentStream(self._requests(config, self._num_calls))
+                self._call = self._stub.SegmentStream(
+                    self._requests(config, self._num_calls), metadata=self._metadata()
+                )
             is_accepted = self._receive()
 
     def _requests(self, config: pb.SegmentStreamRequest, number: int) -> Iterator[pb.SegmentStreamRequest]:

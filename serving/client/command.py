@@ -115,7 +115,9 @@ def stream_video(
         video = open_video(options.source, options.image_fps())
         options.check_video(video)
         writer.start_overlay(video)
-        client = stack.enter_context(SegmentationClient(options.server, retry=options.retry()))
+        client = stack.enter_context(
+            SegmentationClient(options.server, retry=options.retry(), credentials=options.credentials())
+        )
         stream = stack.enter_context(client.stream(options.stream_options(video), tell))
         palette = make_palette([(info.name, (info.red, info.green, info.blue)) for info in stream.model.classes])
         progress = stack.enter_context(progress_bar(console))

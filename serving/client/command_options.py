@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from serving.client.credentials import Credentials
 from serving.client.options import AdaptiveKeyFrames, FixedKeyFrames, KeyFrames, Latency, Outputs, StreamOptions
 from serving.client.retries import Retry
 from serving.videos import DEFAULT_FPS, MAX_FPS, ImageFolder, Video
@@ -21,6 +22,10 @@ class ClientOptions:
     # a file, a folder of images, a camera's number, or an RTSP or HTTP address
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     server: str = "127.0.0.1:50051"  # HOST:PORT
+    ca: Path | None = None  # PEM file that signs the server's certificate; None: the connection is not encrypted
+    certificate: Path | None = None  # PEM file, the client's own, for servers that want one
+    key: Path | None = None  # PEM file, the key of --certificate
+    token_file: Path | None = None  # file with the token, for servers that want one
     model: str = ""  # NAME or NAME@VERSION; empty is the server's only one
     labels: Path | None = None  # new folder for the label maps, one PNG per frame
     overlay: Path | None = None  # new MP4 file with the labels drawn over the video, at the source's frame rate
@@ -105,6 +110,10 @@ class ClientOptions:
             ),
             outputs=Outputs(labels="native" if wants_labels else "none", label_encoding=self.label_encoding),
         )
+
+    def credentials(self) -> Credentials:
+        """What the client proves itself with, and the server to it."""
+        return Credentials(ca=self.ca, certificate=self.certificate, key=self.key, token_file=self.token_file)
 
     def retry(self) -> Retry:
         """For how long to try again."""

@@ -60,5 +60,5 @@ def call_error(error: grpc.RpcError, server: str) -> CallError:
     """Why a call of one message failed."""
     failure = failure_of(error)
     if failure.code == grpc.StatusCode.UNAVAILABLE and not failure.reason:
-        return no_server(server)
+        return no_server(server, failure)
     return failure.error()

@@ -91,6 +91,8 @@ class Attempts:
     def _limit_s(self, failure: Failure, was_accepted: bool) -> float:
         """For how long failures like this one are borne; 0 is not at all."""
         match failure.code:
+            case grpc.StatusCode.UNAVAILABLE if failure.is_handshake and not self.has_met_server:
+                return 0.0  # of a server that was met it may be a certificate that is just being renewed
             case grpc.StatusCode.UNAVAILABLE:
                 return self._retry.outage_s if self.has_met_server else self._retry.connect_s
             case grpc.StatusCode.INTERNAL | grpc.StatusCode.CANCELLED if not failure.reason:
@@ -103,5 +105,5 @@ class Attempts:
 
     def _error(self, failure: Failure, more: str) -> CallError:
         if failure.code == grpc.StatusCode.UNAVAILABLE and not self.has_met_server:
-            return no_server(self._server)
+            return no_server(self._server, failure)
         return failure.error(more)

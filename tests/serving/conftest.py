@@ -50,8 +50,12 @@ from serving.bundle import (
     read_bundle,
     write_manifest,
 )
+from serving.bundle_roots import BundleRoots
+from serving.certificates import Certificates
+from serving.clients import Clients
 from serving.drift_recorder import DriftRecorder
 from serving.engine import Engine
+from serving.gatekeeper import Gatekeeper
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.loading import ModelLoader
 from serving.messages import Limits
@@ -355,6 +359,10 @@ async def serve_here(
     is_loaded: bool = True,
     pool: Executor | None = None,
     recorder: DriftRecorder | None = None,
+    clients: Clients | None = None,
+    max_open_streams: int = 256,
+    roots: BundleRoots | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[LocalServer]:
     """Serves models on a free port."""
     metrics = Metrics()
@@ -369,11 +377,17 @@ async def serve_here(
         loader = ModelLoader(served, ServerOptions(threads=1), metrics)
         surroundings = Surroundings(limits, pool, metrics, recorder)
         service = SegmentationService(served, surroundings, sessions, loader.unload_finished)
-        admin = AdminService(served, loader, sessions, sessions.drain, grace_s=10)
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        roots = BundleRoots((Path("/"),), ()) if roots is None else roots
+        admin = AdminService(served, loader, sessions, sessions.drain, grace_s=10, roots=roots)
+        gatekeeper = Gatekeeper(clients, max_open_streams)
+        server = grpc.aio.server(interceptors=[gatekeeper], options=[("grpc.so_reuseport", 0)])
         segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # as above
         segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]  # as above
-        port = server.add_insecure_port("127.0.0.1:0")
+        address = "127.0.0.1:0"
+        if certificates is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, certificates.grpc_credentials())
         await server.start()
         try:
             async with asyncio.timeout(PATIENCE_S):

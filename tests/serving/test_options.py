@@ -35,6 +35,12 @@ def test_options_have_the_names_of_their_fields() -> None:
     [
         ("bundles", (), "name at least one bundle to serve"),
         ("max_streams", 0, "--max-streams must be 1 or more, not 0"),
+        ("max_open_streams", 0, "--max-open-streams must be 1 or more, not 0"),
+        (
+            "max_streams",
+            257,
+            "--max-streams 257 is more than the 256 streams of all models together: give a higher --max-open-streams",
+        ),
         ("max_batch", -1, "--max-batch must be 1 or more, not -1"),
         ("max_in_flight", 0, "--max-in-flight must be 1 or more, not 0"),
         ("max_consecutive_errors", 0, "--max-consecutive-errors must be 1 or more, not 0"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from serving.certificates import Certificates
 from serving.client import (
     AsyncSegmentationClient,
     FixedKeyFrames,
@@ -22,6 +23,7 @@ from serving.client import (
     StreamOptions,
     Totals,
 )
+from serving.clients import Clients
 from serving.messages import Limits
 from serving.models import ServedModel
 from tests.serving.conftest import LIMITS, LocalServer, serve_here, toy_frame
@@ -128,13 +130,19 @@ def label_of(answer: FrameAnswer) -> int | None:
 
 
 @contextlib.contextmanager
-def serve_beside(model: ServedModel, limits: Limits = LIMITS) -> Iterator[LocalServer]:
+def serve_beside(
+    model: ServedModel,
+    limits: Limits = LIMITS,
+    *,
+    certificates: Certificates | None = None,
+    clients: Clients | None = None,
+) -> Iterator[LocalServer]:
     """A server on a thread of its own, since some clients block."""
     ready: Future[tuple[LocalServer, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
         done = asyncio.Event()
-        async with serve_here(model, limits=limits) as server:
+        async with serve_here(model, limits=limits, certificates=certificates, clients=clients) as server:
             ready.set_result((server, asyncio.get_running_loop(), done))
             await done.wait()
 

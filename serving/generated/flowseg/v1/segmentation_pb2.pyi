@@ -60,6 +60,7 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_SUPERSEDED: _ClassVar[DropReason]
     DROP_REASON_DEADLINE: _ClassVar[DropReason]
     DROP_REASON_OVERLOAD: _ClassVar[DropReason]
+    DROP_REASON_QUOTA: _ClassVar[DropReason]
 
 class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -108,6 +109,7 @@ DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_SUPERSEDED: DropReason
 DROP_REASON_DEADLINE: DropReason
 DROP_REASON_OVERLOAD: DropReason
+DROP_REASON_QUOTA: DropReason
 NOTICE_KIND_UNSPECIFIED: NoticeKind
 NOTICE_KIND_DRAINING: NoticeKind
 NOTICE_KIND_DEGRADED: NoticeKind

@@ -80,7 +80,9 @@ class SegmentationServiceServicer:
         INVALID_ARGUMENT     the first message is no configuration, a later one is; a value is out of range; sequence
         numbers do not increase; too many frames in a row were refused
         NOT_FOUND            no such model or version
-        RESOURCE_EXHAUSTED   all streams are taken, a frame is too large, or the device has no memory left
+        RESOURCE_EXHAUSTED   all streams are taken, or the client's own; a frame is too large; or the device has no memory left
+        UNAUTHENTICATED      there is no token in the metadata, or it is not known
+        PERMISSION_DENIED    the token's client may not stream
         UNAVAILABLE          the server is starting or shutting down: try again, there or elsewhere
         ABORTED              nothing came from the client for too long, or it took no answers; or the stream was
         resumed by another call
