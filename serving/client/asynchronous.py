@@ -20,8 +20,9 @@ from serving.client.connection import (
     image_request,
 )
 from serving.client.conversation import Conversation, StreamView
+from serving.client.ending import Ending
 from serving.client.events import StreamEvent, ignore_event
-from serving.client.failures import Failure, failure_of, stream_closed
+from serving.client.failures import Failure, stream_closed
 from serving.client.frames import FrameLike, as_frame, encode_image
 from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingName, KeyFrames, Outputs, StreamOptions
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
@@ -108,6 +109,7 @@ class AsyncVideoStream(StreamView):
         self._encoding = encoding
         self._changed = asyncio.Condition()
         self._call: Any = None
+        self._ending: Ending | None = None  # of the call
         self._sender: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -164,6 +166,7 @@ class AsyncVideoStream(StreamView):
                 raise stream_closed()
             config = self._conversation.begin_call()
             self._call = self._stub.SegmentStream()
+            self._ending = Ending(self._call)
             self._sender = asyncio.create_task(self._send(self._call, config))
             is_accepted = await self._receive()
 
@@ -197,13 +200,13 @@ class AsyncVideoStream(StreamView):
         """Takes the next response; False at the end of the call."""
         response: pb.SegmentStreamResponse | None = None
         failure: Failure | None = None
+        assert self._ending is not None
         try:
-            read = await self._call.read()
-            response = read if isinstance(read, pb.SegmentStreamResponse) else None  # grpc.aio.EOF
-            if response is None and (code := await self._call.code()) != grpc.StatusCode.OK:
-                failure = Failure(code=code, message=await self._call.details() or "no reason given")
-        except grpc.aio.AioRpcError as error:
-            failure = failure_of(error)
+            with contextlib.suppress(grpc.aio.AioRpcError):  # the call has ended, and may not say how
+                read = await self._call.read()
+                response = read if isinstance(read, pb.SegmentStreamResponse) else None  # grpc.aio.EOF
+            if response is None:
+                failure = await self._ending.failure()
         except asyncio.CancelledError:
             if self._is_closed:  # by another task, and gRPC says it so
                 raise stream_closed() from None
