@@ -183,6 +183,7 @@ class Engine:
         work = uploaded + [(stream, stream.refresh) for stream in streams if stream.refresh is not None]
         answers = self._graphs.encode_keys([frame for _, frame in work])
         key_ms = (time.perf_counter() - started_at) * 1e3
+        share_device_time((stream for stream, _ in work), key_ms, len(work))
         for (stream, frame), state in zip(work, answers, strict=True):
             if stream.refresh is None:
                 if isinstance(state, Exception):
@@ -211,6 +212,7 @@ class Engine:
             ]
         )
         step_ms = (time.perf_counter() - started_at) * 1e3
+        share_device_time((stream for stream, _, _ in work), step_ms, len(work))
         for (stream, frame, memory), outputs in zip(work, answers, strict=True):
             if isinstance(outputs, Exception):
                 self._fail(stream, outputs)
@@ -275,6 +277,12 @@ class Engine:
         else:
             failure = FrameFailedError("the model failed on this frame")
         stream.finish_current().set_exception(failure)
+
+
+def share_device_time(streams: Iterable[Stream], milliseconds: float, num_frames: int) -> None:
+    """Puts a run to the account of its streams, in equal parts."""
+    for stream in streams:
+        stream.device_s += milliseconds / 1e3 / num_frames
 
 
 def open_engine(

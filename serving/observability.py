@@ -1,26 +1,35 @@
-"""Prometheus metrics. Labels are models, parts and outcomes: never streams or clients, whose number has no bound."""
+"""Prometheus metrics. Labels are models, parts and outcomes, whose number is bounded: never clients.
+
+Streams have series too, a bounded number of them: `stream_metrics.py`.
+"""
 
 import functools
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from serving.bundle import SIGNALS
 from serving.drift import DriftMeter
 from serving.graphs import GraphRun
 from serving.results import StepResult
+from serving.stream_metrics import StreamMetrics
 
+MAX_STREAMS = 32  # with series of their own
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+AGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # frames
 DEVIATIONS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
 class Metrics:
     """All metrics of a server, in a registry of their own."""
 
-    def __init__(self) -> None:
-        """Declares them."""
+    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
+        """Declares them. `max_streams` streams at a time have series of their own."""
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, file descriptors, CPU time
+        self.streams = StreamMetrics(max_streams)
+        self.registry.register(self.streams)
         self._frames = Counter(
             "flowseg_frames", "Frames by outcome: result, error, dropped.", ["model", "outcome"], registry=self.registry
         )
@@ -29,6 +38,19 @@ class Metrics:
             "Time of a frame by part: decode, queue, key, step, encode, total.",
             ["model", "part"],
             buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._dropped = Counter(
+            "flowseg_dropped_frames",
+            "Frames that were dropped, by reason: superseded, deadline, overload.",
+            ["model", "reason"],
+            registry=self.registry,
+        )
+        self._key_frame_age = Histogram(
+            "flowseg_key_frame_age_frames",
+            "Frames since the key frame behind an answer.",
+            ["model"],
+            buckets=AGES,
             registry=self.registry,
         )
         self._streams = Counter(
@@ -62,6 +84,15 @@ class Metrics:
             buckets=DEVIATIONS,
             registry=self.registry,
         )
+        self._model_ready = Gauge(
+            "flowseg_model_ready",
+            "1 while its streams can be opened, else 0.",
+            ["model"],
+            registry=self.registry,
+        )
+        self._draining = Gauge(
+            "flowseg_draining", "1 once the server sends new streams elsewhere.", registry=self.registry
+        )
         self._model_drift = Gauge(
             "flowseg_model_drift",
             "How far the recent frames of all streams together are from the model's baseline, in standard deviations.",
@@ -72,6 +103,19 @@ class Metrics:
     def frame(self, model: str, outcome: str, count: int = 1) -> None:
         """Counts frames."""
         self._frames.labels(model, outcome).inc(count)
+
+    def dropped(self, model: str, reason: str) -> None:
+        """Counts a frame that was dropped."""
+        self.frame(model, "dropped")
+        self._dropped.labels(model, reason).inc()
+
+    def key_frame_age(self, model: str, frames: int) -> None:
+        """Records how far an answer is from its key frame."""
+        self._key_frame_age.labels(model).observe(frames)
+
+    def drain(self) -> None:
+        """Says that the server drains."""
+        self._draining.set(1)
 
     def times(self, model: str, parts_ms: dict[str, float]) -> None:
         """Records where a frame spent its time."""
@@ -93,14 +137,20 @@ class Metrics:
         """Asks `count` for the open streams of a model whenever somebody looks."""
         self._open_streams.labels(model).set_function(count)
 
+    def watch_readiness(self, model: str, is_ready: Callable[[], bool]) -> None:
+        """Asks `is_ready` whether streams of a model can be opened, whenever somebody looks."""
+        self._model_ready.labels(model).set_function(is_ready)
+
     def watch_drift(self, model: str, meter: DriftMeter) -> None:
         """Asks `meter` for the drift of a model whenever somebody looks."""
         self._model_drift.labels(model).set_function(functools.partial(getattr, meter, "drift"))
 
     def forget(self, model: str) -> None:
-        """Shows the streams and the drift of a model no more; what was counted stays."""
+        """Shows the state, the streams and the drift of a model no more; what was counted stays."""
+        self._model_ready.remove(model)
         self._open_streams.remove(model)
         self._model_drift.remove(model)
+        self.streams.forget(model)
 
     def watch_runs(self, model: str) -> Callable[[GraphRun], None]:
         """What an engine is to tell its runs to."""

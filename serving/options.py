@@ -10,6 +10,7 @@ import tyro
 from serving.bundle import Precision, parse_size
 from serving.clip_writer import MIN_CLIP_FRAMES
 from serving.messages import MAX_INTERVAL, Limits
+from serving.observability import MAX_STREAMS
 from serving.runtimes.choice import RuntimeChoice
 
 READY_BUNDLE = Path(__file__).parent / "ready_bundle"  # its model card lies in it
@@ -51,6 +52,8 @@ class ServerOptions:
     record_drift_mb: float = 500.0  # that the folder may hold, in megabytes (10^6 bytes), with what lies in it already
     record_drift_frames: int = 30  # of a clip
     drift_threshold: float = 2.5  # above which a stream is recorded, in standard deviations of the model's baseline
+    # streams that have series of their own in /metrics while they are open; the others of a model are counted together
+    metrics_streams: int = MAX_STREAMS
     json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
 
     def check(self) -> None:
@@ -71,7 +74,7 @@ class ServerOptions:
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 65536:
                 raise ValueError(f"--{name.replace('_', '-')} must be within 0..65535, not {getattr(self, name)}")
         self.height_and_width()
-        for name in ("threads", "grace_s", "resume_s"):
+        for name in ("threads", "grace_s", "resume_s", "metrics_streams"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
         self._check_recording()

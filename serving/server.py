@@ -83,7 +83,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     loop = asyncio.get_running_loop()
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
         loop.add_signal_handler(number, event.set)
-    metrics, readiness, limits = Metrics(), Readiness(), options.limits()
+    metrics, readiness, limits = Metrics(options.metrics_streams), Readiness(), options.limits()
     pool = ThreadPoolExecutor(options.codec_threads, thread_name_prefix="codec")
     sessions, loader = Sessions(), ModelLoader(models, options, metrics)
     surroundings = Surroundings(limits, pool, metrics, recorder)
@@ -94,6 +94,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         """Sends new streams elsewhere, and sees the open ones off."""
         logger.info("draining: %g s for open streams", grace_s)
         readiness.set(False, "the server shuts down")
+        metrics.drain()
         await health.enter_graceful_shutdown()
         await sessions.drain(grace_s)
 

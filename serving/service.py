@@ -82,7 +82,8 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 surroundings=self._surroundings,
             )
             logger.info("%s of %s %s by %s", stream_id, label, "resumed" if is_resumed else "opened", context.peer())
-            with self._sessions.keep(session):
+            watch = self._surroundings.metrics.streams.watch(label, stream_id, session.figures)
+            with self._sessions.keep(session), watch:
                 await self._run(session, context)
             code = grpc.StatusCode.OK
         except ServingError as error:

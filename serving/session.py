@@ -5,6 +5,7 @@ and not answered, and every frame that is read is answered exactly once: with a 
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -30,6 +31,7 @@ from serving.models import ServedModel
 from serving.results import StepResult
 from serving.statuses import status_of
 from serving.stream import Stream
+from serving.stream_metrics import StreamFigures
 
 StreamContext: TypeAlias = "grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse]"
 DROP_REASONS = {
@@ -45,6 +47,7 @@ class InFlight:
 
     sequence: int
     number: int  # of the frames of its stream
+    received_at: float  # seconds, of time.perf_counter
     future: Future[StepResult] | None  # None if the engine does not have it
     answer: asyncio.Task[Answer]
 
@@ -81,6 +84,8 @@ class Session:
         self._ending: ServingError | None = None  # why the server ends the stream
         self._last_sequence = -1
         self._errors_in_a_row = 0
+        self._device_s_before = stream.device_s  # of earlier calls
+        self._newest = (0, 0)  # key-frame age and batch size, in frames, of the newest result
         self._opened_at = time.monotonic()
         self._summary = pb.StreamSummary()
 
@@ -131,6 +136,24 @@ class Session:
             in_flight=len(self._in_flight),
             level=self._answering.level,
             drift=self._answering.drift,
+        )
+
+    def figures(self) -> StreamFigures:
+        """The stream as Prometheus sees it. May be called from any thread."""
+        queue_age_s = 0.0
+        with contextlib.suppress(IndexError):  # there is none
+            queue_age_s = time.perf_counter() - self._in_flight[0].received_at
+        key_frame_age, batch_frames = self._newest
+        return StreamFigures(
+            results=self._summary.num_results,
+            errors=self._summary.num_errors,
+            dropped=self._summary.num_dropped,
+            device_s=self.stream.device_s - self._device_s_before,
+            queue_age_s=queue_age_s,
+            key_frame_age=key_frame_age,
+            batch_frames=batch_frames,
+            drift=self._answering.drift,
+            level=self._answering.level,
         )
 
     async def _read_requests(self) -> None:
@@ -192,7 +215,7 @@ class Session:
             future, answering = self._answering.begin(frame, number, decoded, previous)
         answer = asyncio.create_task(answering)
         answer.add_done_callback(lambda _: self._wake_writer.set())
-        self._in_flight.append(InFlight(frame.message.sequence, number, future, answer))
+        self._in_flight.append(InFlight(frame.message.sequence, number, frame.received_at, future, answer))
 
     async def _make_room(self) -> None:
         """Follows the delivery policy until one more frame may be in flight."""
@@ -217,7 +240,7 @@ class Session:
     def _record_drop(self, frame: InFlight, reason: DropReason) -> None:
         self._in_flight.remove(frame)
         self._summary.num_dropped += 1
-        self._metrics.frame(self.model.label, "dropped")
+        self._metrics.dropped(self.model.label, reason.name.lower())
         # One range holds dropped frames alone, so it grows only by the very next frame.
         if self._drops and self._drops[-1][0] + 1 == frame.number and self._drops[-1][1].reason == DROP_REASONS[reason]:
             _, message = self._drops.pop()
@@ -264,7 +287,9 @@ class Session:
             self._summary.num_results += 1
             self._summary.num_held += provenance.held_frames > 0
             self._summary.num_key_frames += provenance.key_frame_age == 0 or provenance.refreshes_key
+            self._newest = (provenance.key_frame_age, answer.timings.batch_size or self._newest[1])  # 0: it was held
             self._metrics.frame(label, "result")
+            self._metrics.key_frame_age(label, provenance.key_frame_age)
             return pb.SegmentStreamResponse(result=answer)
         self._errors_in_a_row += 1
         self._summary.num_errors += 1
