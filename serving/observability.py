@@ -10,10 +10,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from serving.bundle import SIGNALS
 from serving.drift import DriftMeter
+from serving.errors import DropReason
 from serving.graphs import GraphRun
 from serving.results import StepResult
 from serving.stream_metrics import StreamMetrics
 
+UNKNOWN_MODEL = "none"  # the label of streams that never had a model: no client may add labels
+WATCHED_STATUSES = ("OK", "CANCELLED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE")  # that people look for
 MAX_STREAMS = 32  # with series of their own
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -56,6 +59,8 @@ class Metrics:
         self._streams = Counter(
             "flowseg_streams", "Streams that ended, by gRPC status.", ["model", "status"], registry=self.registry
         )
+        for status in WATCHED_STATUSES:
+            self._streams.labels(UNKNOWN_MODEL, status)
         self._open_streams = Gauge("flowseg_open_streams", "Streams now open.", ["model"], registry=self.registry)
         self._graph_seconds = Histogram(
             "flowseg_graph_seconds", "Time of one run.", ["model", "graph"], buckets=SECONDS, registry=self.registry
@@ -84,9 +89,9 @@ class Metrics:
             buckets=DEVIATIONS,
             registry=self.registry,
         )
-        self._model_ready = Gauge(
-            "flowseg_model_ready",
-            "1 while its streams can be opened, else 0.",
+        self._model_alive = Gauge(
+            "flowseg_model_alive",
+            "1 while the engines of a model run, 0 once one broke.",
             ["model"],
             registry=self.registry,
         )
@@ -136,18 +141,30 @@ class Metrics:
     def watch_streams(self, model: str, count: Callable[[], int]) -> None:
         """Asks `count` for the open streams of a model whenever somebody looks."""
         self._open_streams.labels(model).set_function(count)
+        self._start_counters(model)
 
-    def watch_readiness(self, model: str, is_ready: Callable[[], bool]) -> None:
-        """Asks `is_ready` whether streams of a model can be opened, whenever somebody looks."""
-        self._model_ready.labels(model).set_function(is_ready)
+    def _start_counters(self, model: str) -> None:
+        """Shows counters at 0: an increase from nothing to 1 is none to Prometheus, and no alert."""
+        for outcome in ("result", "error", "dropped"):
+            self._frames.labels(model, outcome)
+        for reason in DropReason:
+            self._dropped.labels(model, reason.name.lower())
+        for graph in ("key", "step"):
+            self._graph_failures.labels(model, graph)
+        for status in WATCHED_STATUSES:
+            self._streams.labels(model, status)
+
+    def watch_life(self, model: str, is_alive: Callable[[], bool]) -> None:
+        """Asks `is_alive` whether the engines of a model run, whenever somebody looks."""
+        self._model_alive.labels(model).set_function(is_alive)
 
     def watch_drift(self, model: str, meter: DriftMeter) -> None:
         """Asks `meter` for the drift of a model whenever somebody looks."""
         self._model_drift.labels(model).set_function(functools.partial(getattr, meter, "drift"))
 
     def forget(self, model: str) -> None:
-        """Shows the state, the streams and the drift of a model no more; what was counted stays."""
-        self._model_ready.remove(model)
+        """Shows the life, the streams and the drift of a model no more; what was counted stays."""
+        self._model_alive.remove(model)
         self._open_streams.remove(model)
         self._model_drift.remove(model)
         self.streams.forget(model)

@@ -26,6 +26,7 @@ from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.key_frames import Manual
 from serving.messages import SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
 from serving.models import Models, ServedModel
+from serving.observability import UNKNOWN_MODEL
 from serving.parking import Parking, new_token
 from serving.session import Session, StreamContext
 from serving.sessions import Sessions
@@ -35,7 +36,6 @@ from serving.stream import Stream
 logger = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-UNKNOWN_MODEL = "none"  # the metric label of streams that never had a model: no client may add labels
 
 
 class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
