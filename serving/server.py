@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 import grpc
 import tyro
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
 
 from serving.admin import ADMIN_SERVICE, AdminService, announce_reload
 from serving.answering import Surroundings
@@ -26,10 +24,12 @@ from serving.clip_files import RecordingFolder
 from serving.clip_writer import ClipWriter
 from serving.drift_recorder import DriftRecorder
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.health import HEALTH_SERVICE, ModelHealth
 from serving.loading import ModelLoader, read_model
 from serving.models import Models
 from serving.observability import Metrics
 from serving.options import ServerOptions
+from serving.reflection import enable_reflection
 from serving.service import SERVICE, SegmentationService
 from serving.sessions import Sessions
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
@@ -88,7 +88,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     sessions, loader = Sessions(), ModelLoader(models, options, metrics)
     surroundings = Surroundings(limits, pool, metrics, recorder)
     service = SegmentationService(models, surroundings, sessions, loader.unload_finished)
-    health = health_aio.HealthServicer()
+    health = ModelHealth(models, (SERVICE,), lambda: readiness.is_ready)
 
     async def drain(grace_s: float) -> None:
         """Sends new streams elsewhere, and sees the open ones off."""
@@ -105,11 +105,8 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, admin_server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection((SERVICE, health_name, reflection.SERVICE_NAME), server)
-    reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), admin_server)
-    for name in ("", SERVICE):
-        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    enable_reflection(server, SERVICE, HEALTH_SERVICE)
+    enable_reflection(admin_server, ADMIN_SERVICE)
 
     http_socket = bind(options.host, options.http_port)
     ports = Ports(
@@ -122,15 +119,15 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
     logger.info("gRPC on %s:%d, HTTP on %s:%d, models are loading", options.host, ports.grpc, options.host, ports.http)
     reloading = asyncio.create_task(reload_when_told(reload, loader, sessions))
+    watching = asyncio.create_task(health.keep_fresh())
     try:
         for model in models:
             await loader.load(model)
         if ports.admin is not None:
             await admin_server.start()
             logger.info("AdminService on %s:%d", options.admin_host, ports.admin)
-        for name in ("", SERVICE):
-            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
         readiness.set(True, "")
+        await health.refresh()
         logger.info("ready")
         if options.json and not stop.is_set():
             announce(options.host, ports, models)
@@ -138,6 +135,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         await drain(options.grace_s)
     finally:
         reloading.cancel()
+        watching.cancel()
         await asyncio.gather(server.stop(grace=0), admin_server.stop(grace=0))
         http.should_exit = True
         await http_task
