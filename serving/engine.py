@@ -26,6 +26,7 @@ from serving.bundle import NEXT, RESULTS, Bundle, Precision, Variant, read_bundl
 from serving.errors import DeviceMemoryError, FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun, ModelGraphs, pick_variant
 from serving.key_frames import FixedInterval, KeyFramePolicy
+from serving.logs import about
 from serving.results import StepResult, StepTimings
 from serving.runtimes.choice import RuntimeChoice, open_runtime
 from serving.runtimes.runtime import Runtime, Value, is_out_of_memory
@@ -194,7 +195,7 @@ class Engine:
             else:
                 stream.refresh = None
                 if isinstance(state, Exception):  # the propagated state remains, and the policy will ask again
-                    logger.warning("a key refresh failed: %s", state)
+                    logger.warning("a key refresh failed: %s", state, extra=about(stream.name))
                 else:
                     stream.memory = Memory(state=state, previous_frame=frame, key_frame=frame, age=1)
 
@@ -271,7 +272,7 @@ class Engine:
 
     def _fail(self, stream: Stream, error: Exception) -> None:
         """Moves the stream past its current frame without a result: state and previous frame stay as they were."""
-        logger.warning("a frame failed: %s", error)
+        logger.warning("a frame failed: %s", error, extra=about(stream.name))
         if is_out_of_memory(error):
             failure: FrameFailedError = DeviceMemoryError("the device has no memory left for this frame")
         else:

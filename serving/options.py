@@ -9,6 +9,7 @@ import tyro
 
 from serving.bundle import Precision, parse_size
 from serving.clip_writer import MIN_CLIP_FRAMES
+from serving.logs import LogFormat
 from serving.messages import MAX_INTERVAL, Limits
 from serving.observability import MAX_STREAMS
 from serving.runtimes.choice import RuntimeChoice
@@ -54,6 +55,7 @@ class ServerOptions:
     drift_threshold: float = 2.5  # above which a stream is recorded, in standard deviations of the model's baseline
     # streams that have series of their own in /metrics while they are open; the others of a model are counted together
     metrics_streams: int = MAX_STREAMS
+    log_format: LogFormat = "text"  # of the log on stderr: lines for people, or one object of JSON a line
     json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
 
     def check(self) -> None:

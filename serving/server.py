@@ -26,6 +26,7 @@ from serving.drift_recorder import DriftRecorder
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.health import HEALTH_SERVICE, ModelHealth
 from serving.loading import ModelLoader, read_model
+from serving.logs import set_up_logs
 from serving.models import Models
 from serving.observability import Metrics
 from serving.options import ServerOptions
@@ -201,8 +202,7 @@ def announce(host: str, ports: Ports, models: Models) -> None:
 def main() -> int:
     """Runs the command."""
     options = tyro.cli(ServerOptions, prog="python -m serving.server", description=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    set_up_logs(options.log_format)
     try:
         options.check()
         models = read_models(options)

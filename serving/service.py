@@ -24,6 +24,7 @@ from serving.errors import (
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.key_frames import Manual
+from serving.logs import enter_stream
 from serving.messages import SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
 from serving.models import Models, ServedModel
 from serving.observability import UNKNOWN_MODEL
@@ -64,6 +65,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         """Segments one video."""
         del requests  # read through the context, so that reading stops when there is no room
         stream_id = f"stream-{next(self._numbers)}"
+        enter_stream(stream_id)
         label = UNKNOWN_MODEL
         code = grpc.StatusCode.CANCELLED
         try:
@@ -71,7 +73,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             self._check_welcome()
             config = parse_config(config_message, self._limits)
             model, stream, is_resumed = await self._open(config_message.model, config)
-            label = model.label
+            label, stream.name = model.label, stream_id
             started = self._started(stream_id, model, config, is_resumed=is_resumed)
             session = Session(
                 started=started,

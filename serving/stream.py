@@ -63,6 +63,7 @@ class Stream:
         forget: Callable[["Stream"], None],
     ) -> None:
         """Takes its place in the engine that `changed` guards."""
+        self.name = ""  # for the log
         self.policy = policy
         self.waiting: deque[QueuedFrame] = deque()
         self.current: QueuedFrame | None = None  # chosen to be answered next, can no longer be dropped
