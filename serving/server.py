@@ -37,6 +37,7 @@ from serving.status import AddressError, HttpServer, Readiness, bind, create_app
 
 logger = logging.getLogger(__name__)
 
+FAREWELL_S = 1.0  # for refusals that are on their way when the server leaves
 MESSAGE_OVERHEAD = 65536  # bytes that a message may have around its frame
 
 
@@ -137,7 +138,8 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     finally:
         reloading.cancel()
         watching.cancel()
-        await asyncio.gather(server.stop(grace=0), admin_server.stop(grace=0))
+        health.close()
+        await asyncio.gather(server.stop(FAREWELL_S), admin_server.stop(grace=0))
         http.should_exit = True
         await http_task
         service.close()

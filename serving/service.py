@@ -70,7 +70,6 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         code = grpc.StatusCode.CANCELLED
         try:
             config_message = await self._first_message(context)
-            self._check_welcome()
             config = parse_config(config_message, self._limits)
             model, stream, is_resumed = await self._open(config_message.model, config)
             label, stream.name = model.label, stream_id
@@ -235,11 +234,18 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             task.add_done_callback(self._unloading.discard)
 
     async def _first_message(self, context: StreamContext) -> pb.StreamConfig:
+        reading = asyncio.ensure_future(context.read())
+        draining = asyncio.ensure_future(self._sessions.draining.wait())
         try:
-            async with asyncio.timeout(self._limits.idle_timeout_s):
-                request = await context.read()
-        except TimeoutError as error:
-            raise IdleTimeoutError(f"nothing came for {self._limits.idle_timeout_s:g} s") from error
+            waited_for = {reading, draining}  # who has not said what he wants can still go elsewhere at once
+            await asyncio.wait(waited_for, timeout=self._limits.idle_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            self._check_welcome()
+            if not reading.done():
+                raise IdleTimeoutError(f"nothing came for {self._limits.idle_timeout_s:g} s")
+            request = reading.result()
+        finally:
+            reading.cancel()
+            draining.cancel()
         if not isinstance(request, pb.SegmentStreamRequest) or not request.HasField("config"):
             raise InvalidRequestError("body", "the first message must be the configuration of the stream")
         return request.config

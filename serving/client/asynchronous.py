@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.answers import FrameAnswer, ImageAnswer
+from serving.client.balancing import target_of
 from serving.client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_SERVER,
@@ -43,7 +44,8 @@ class AsyncSegmentationClient:
         retry.check()
         self.server = server
         self._retry = retry
-        self._channel = grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+        target, channel_options = target_of(server)
+        self._channel = grpc.aio.insecure_channel(target, options=(*CHANNEL_OPTIONS, *channel_options))
         # Any: grpcio-tools writes no types for stubs
         self._stub: Any = segmentation_pb2_grpc.SegmentationServiceStub(self._channel)  # type: ignore[no-untyped-call]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.answers import FrameAnswer, ImageAnswer
+from serving.client.balancing import target_of
 from serving.client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_SERVER,
@@ -58,13 +59,18 @@ class SegmentationClient(Closable):
         """Connects when the first call is made.
 
         Args:
-            server: HOST:PORT.
+            server: HOST:PORT; ADDRESS:PORT,ADDRESS:PORT or dns:///HOST:PORT for several, of which streams take those
+                that are healthy in turn.
             retry: for how long calls are tried again.
+
+        Raises:
+            ValueError: if the servers, or `retry`, cannot be used.
         """
         retry.check()
         self.server = server
         self._retry = retry
-        self._channel = grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+        target, channel_options = target_of(server)
+        self._channel = grpc.insecure_channel(target, options=(*CHANNEL_OPTIONS, *channel_options))
         # Any: grpcio-tools writes no types for stubs
         self._stub: Any = segmentation_pb2_grpc.SegmentationServiceStub(self._channel)  # type: ignore[no-untyped-call]
 

@@ -20,7 +20,8 @@ class ClientOptions:
 
     # a file, a folder of images, a camera's number, or an RTSP or HTTP address
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    server: str = "127.0.0.1:50051"  # HOST:PORT
+    # HOST:PORT; of several servers ADDRESS:PORT,ADDRESS:PORT, or dns:///HOST:PORT for all addresses of a name
+    server: str = "127.0.0.1:50051"
     model: str = ""  # NAME or NAME@VERSION; empty is the server's only one
     labels: Path | None = None  # new folder for the label maps, one PNG per frame
     overlay: Path | None = None  # new MP4 file with the labels drawn over the video, at the source's frame rate

@@ -27,14 +27,14 @@ def shown(metrics: Metrics) -> dict[tuple[str, str], StreamFigures]:
         for family in text_string_to_metric_families(metrics.text().decode())
         for sample in family.samples
     }
-    streams = {key[1:] for key in samples if key[0] == "flowseg_stream_level"}
+    streams = {(key[1], key[2]) for key in samples if key[0] == "flowseg_stream_level"}
 
     def figures(model: str, stream: str) -> StreamFigures:
         frames = [
             samples["flowseg_stream_frames_total", model, outcome, stream] for outcome in ("result", "error", "dropped")
         ]
         device_s = samples["flowseg_stream_device_seconds_total", model, stream]
-        return StreamFigures(*frames, device_s, *(samples[name, model, stream] for name, _ in GAUGES.values()))  # type: ignore[arg-type]  # floats that are whole
+        return StreamFigures._make([*frames, device_s, *(samples[name, model, stream] for name, _ in GAUGES.values())])
 
     return {key: figures(*key) for key in streams}
 
