@@ -55,6 +55,10 @@ class ServerOptions:
     drift_threshold: float = 2.5  # above which a stream is recorded, in standard deviations of the model's baseline
     # streams that have series of their own in /metrics while they are open; the others of a model are counted together
     metrics_streams: int = MAX_STREAMS
+    # traces of streams (OpenTelemetry, extra "tracing"): http(s)://HOST:PORT of an OTLP collector, otlp for the one of
+    # OTEL_EXPORTER_OTLP_ENDPOINT, console for stderr, or a file; None traces nothing
+    trace: str | None = None
+    trace_every: int = 30  # frames, of which one is traced; 1 traces all
     log_format: LogFormat = "text"  # of the log on stderr: lines for people, or one object of JSON a line
     json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
 
@@ -62,7 +66,14 @@ class ServerOptions:
         """Refuses values that cannot work; ValueError says which."""
         if not self.bundles:
             raise ValueError("name at least one bundle to serve")
-        for name in ("max_streams", "max_batch", "max_in_flight", "max_consecutive_errors", "codec_threads"):
+        for name in (
+            "max_streams",
+            "max_batch",
+            "max_in_flight",
+            "max_consecutive_errors",
+            "codec_threads",
+            "trace_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
         for name in ("max_frame_mb", "max_frame_megapixels", "idle_timeout_s", "record_drift_mb", "drift_threshold"):
@@ -80,6 +91,8 @@ class ServerOptions:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
         self._check_recording()
+        if self.trace is None and self.trace_every != ServerOptions.trace_every:
+            raise ValueError("--trace-every does nothing without --trace DESTINATION: give both")
         kinds = {device.partition(":")[0] for device in self.devices()}
         if len(kinds) > 1:
             raise ValueError(f"--device {self.device} mixes {' and '.join(sorted(kinds))}: run a server for each kind")

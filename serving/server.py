@@ -33,6 +33,7 @@ from serving.options import ServerOptions
 from serving.reflection import enable_reflection
 from serving.service import SERVICE, SegmentationService
 from serving.sessions import Sessions
+from serving.spans import NO_TRACING, Tracing, open_tracing
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ class Ports:
     admin: int | None  # None: nowhere
 
 
-async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder | None) -> None:
+async def serve(
+    options: ServerOptions, models: Models, recorder: DriftRecorder | None, tracing: Tracing = NO_TRACING
+) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
@@ -88,7 +91,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     metrics, readiness, limits = Metrics(options.metrics_streams), Readiness(), options.limits()
     pool = ThreadPoolExecutor(options.codec_threads, thread_name_prefix="codec")
     sessions, loader = Sessions(), ModelLoader(models, options, metrics)
-    surroundings = Surroundings(limits, pool, metrics, recorder)
+    surroundings = Surroundings(limits, pool, metrics, recorder, tracing)
     service = SegmentationService(models, surroundings, sessions, loader.unload_finished)
     health = ModelHealth(models, (SERVICE,), lambda: readiness.is_ready)
 
@@ -148,6 +151,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         pool.shutdown()
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
+        await asyncio.to_thread(tracing.close)
 
 
 def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
@@ -208,11 +212,12 @@ def main() -> int:
     try:
         options.check()
         models = read_models(options)
+        tracing = open_tracing(options.trace, every=options.trace_every, service="flowseg-server")
         recorder = open_recorder(options)
     except ValueError as error:
         return refuse(error)
     try:
-        asyncio.run(serve(options, models, recorder))
+        asyncio.run(serve(options, models, recorder, tracing))
     except (AddressError, BundleError) as error:
         return refuse(error)
     return 0

@@ -65,7 +65,8 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         """Segments one video."""
         del requests  # read through the context, so that reading stops when there is no room
         stream_id = f"stream-{next(self._numbers)}"
-        enter_stream(stream_id)
+        span = self._surroundings.tracing.serve_call("SegmentStream", context.invocation_metadata() or ())
+        enter_stream(stream_id, span.trace_id)
         label = UNKNOWN_MODEL
         code = grpc.StatusCode.CANCELLED
         try:
@@ -81,7 +82,9 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 stream=stream,
                 config=config,
                 surroundings=self._surroundings,
+                span=span,
             )
+            span.describe(stream=stream_id, model=label, resumed=is_resumed)
             logger.info("%s of %s %s by %s", stream_id, label, "resumed" if is_resumed else "opened", context.peer())
             watch = self._surroundings.metrics.streams.watch(label, stream_id, session.figures)
             with self._sessions.keep(session), watch:
@@ -97,6 +100,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 await context.abort(code, "the server failed: its log says why")
         finally:
             self._surroundings.metrics.stream_ended(label, code.name)
+            span.end(code.name)
             logger.info("%s ended: %s", stream_id, code.name)
 
     async def SegmentImage(  # noqa: N802

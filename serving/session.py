@@ -29,6 +29,7 @@ from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.messages import SessionConfig, parse_milliseconds
 from serving.models import ServedModel
 from serving.results import StepResult
+from serving.spans import CallSpan, Part
 from serving.statuses import status_of
 from serving.stream import Stream
 from serving.stream_metrics import StreamFigures
@@ -64,16 +65,17 @@ class Session:
         stream: Stream,
         config: SessionConfig,
         surroundings: Surroundings,
+        span: CallSpan,
     ) -> None:
-        """Takes an open stream of the engine, and what its client is told first."""
+        """Takes an open stream of the engine, what its client is told first, and the trace of the call."""
         self.started = started
         self.model = model
         self.stream = stream
         self.has_moved = False  # another call goes on with the stream: this one is cancelled
-        self._context = context
+        self._context, self._span = context, span
         self._config = config
         self._limits, self._metrics = surroundings.limits, surroundings.metrics
-        self._answering = Answering(started.stream_id, model, stream, config, surroundings, self.notify)
+        self._answering = Answering(started.stream_id, model, stream, config, surroundings, span, self.notify)
         self._in_flight: deque[InFlight] = deque()
         self._drops: deque[tuple[int, pb.FramesDropped]] = deque()  # with the number of the last frame in it
         self._notices: deque[pb.StreamNotice] = deque()
@@ -241,6 +243,7 @@ class Session:
         self._in_flight.remove(frame)
         self._summary.num_dropped += 1
         self._metrics.dropped(self.model.label, reason.name.lower())
+        self._trace_loss(frame, f"dropped: {reason.name.lower()}")
         # One range holds dropped frames alone, so it grows only by the very next frame.
         if self._drops and self._drops[-1][0] + 1 == frame.number and self._drops[-1][1].reason == DROP_REASONS[reason]:
             _, message = self._drops.pop()
@@ -294,6 +297,7 @@ class Session:
         self._errors_in_a_row += 1
         self._summary.num_errors += 1
         self._metrics.frame(label, "error")
+        self._trace_loss(frame, f"error: {answer}")
         if self._errors_in_a_row == self._limits.max_consecutive_errors:
             self.end(type(answer)(f"{self._errors_in_a_row} frames in a row had no result, the last one: {answer}"))
         return pb.SegmentStreamResponse(
@@ -301,6 +305,12 @@ class Session:
                 sequence=frame.sequence, code=status_of(answer).code.value[0], message=str(answer)
             )
         )
+
+    def _trace_loss(self, frame: InFlight, outcome: str) -> None:
+        """Tells of a frame that has no result; of the others `Answering` tells, which knows their parts."""
+        if self._span.wants(frame.sequence):
+            whole = Part("frame", frame.received_at, time.perf_counter())
+            self._span.frame(whole, (), {"sequence": frame.sequence, "outcome": outcome})
 
 
 async def _give(answer: Answer) -> Answer:

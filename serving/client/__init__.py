@@ -28,6 +28,7 @@ from serving.client.options import (
     StreamOptions,
 )
 from serving.client.retries import Retry
+from serving.spans import Tracing, open_tracing
 
 __all__ = [
     "AdaptiveKeyFrames",
@@ -53,5 +54,7 @@ __all__ = [
     "StreamEvent",
     "StreamOptions",
     "Totals",
+    "Tracing",
     "VideoStream",
+    "open_tracing",
 ]

@@ -29,6 +29,7 @@ from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingNam
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.spans import NO_TRACING, Tracing
 
 
 class AsyncSegmentationClient:
@@ -39,11 +40,13 @@ class AsyncSegmentationClient:
             print(answer.labels)
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY, tracing: Tracing = NO_TRACING
+    ) -> None:
         """As `SegmentationClient`; to be made in the event loop."""
         retry.check()
         self.server = server
-        self._retry = retry
+        self._retry, self._tracing = retry, tracing
         target, channel_options = target_of(server)
         self._channel = grpc.aio.insecure_channel(target, options=(*CHANNEL_OPTIONS, *channel_options))
         # Any: grpcio-tools writes no types for stubs
@@ -54,7 +57,7 @@ class AsyncSegmentationClient:
     ) -> "AsyncVideoStream":
         """As `SegmentationClient.stream`, but the stream is opened by `async with`."""
         attempts = Attempts(self._retry, self.server)
-        return AsyncVideoStream(self._stub, Conversation(options, attempts, on_event), options.encoding)
+        return AsyncVideoStream(self._stub, Conversation(options, attempts, on_event, self._tracing), options.encoding)
 
     async def segment_image(
         self,
@@ -147,6 +150,7 @@ class AsyncVideoStream(StreamView):
     async def close(self) -> None:
         """Ends the stream, also in the middle."""
         self._is_closed = True
+        self._conversation.close()
         await self._drop_call()
         async with self._changed:
             self._changed.notify_all()
@@ -167,7 +171,7 @@ class AsyncVideoStream(StreamView):
             if self._is_closed:
                 raise stream_closed()
             config = self._conversation.begin_call()
-            self._call = self._stub.SegmentStream()
+            self._call = self._stub.SegmentStream(metadata=self._conversation.metadata)
             self._ending = Ending(self._call)
             self._sender = asyncio.create_task(self._send(self._call, config))
             is_accepted = await self._receive()

@@ -27,6 +27,7 @@ from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingNam
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.spans import NO_TRACING, Tracing
 
 
 class Closable:
@@ -55,20 +56,23 @@ class SegmentationClient(Closable):
             print(answer.labels)
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY) -> None:
+    def __init__(
+        self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY, tracing: Tracing = NO_TRACING
+    ) -> None:
         """Connects when the first call is made.
 
         Args:
             server: HOST:PORT; ADDRESS:PORT,ADDRESS:PORT or dns:///HOST:PORT for several, of which streams take those
                 that are healthy in turn.
             retry: for how long calls are tried again.
+            tracing: who is told of streams and their frames, see `open_tracing`; to be closed by who opened it.
 
         Raises:
             ValueError: if the servers, or `retry`, cannot be used.
         """
         retry.check()
         self.server = server
-        self._retry = retry
+        self._retry, self._tracing = retry, tracing
         target, channel_options = target_of(server)
         self._channel = grpc.insecure_channel(target, options=(*CHANNEL_OPTIONS, *channel_options))
         # Any: grpcio-tools writes no types for stubs
@@ -88,7 +92,7 @@ class SegmentationClient(Closable):
             ValueError: if the options cannot work.
         """
         attempts = Attempts(self._retry, self.server)
-        return VideoStream(self._stub, Conversation(options, attempts, on_event), options.encoding)
+        return VideoStream(self._stub, Conversation(options, attempts, on_event, self._tracing), options.encoding)
 
     def segment_image(
         self,
@@ -205,6 +209,7 @@ class VideoStream(StreamView, Closable):
         """Ends the stream, also in the middle."""
         with self._changed:
             self._is_closed = True
+            self._conversation.close()
             self._changed.notify_all()
         if self._call is not None:
             self._call.cancel()
@@ -219,7 +224,9 @@ class VideoStream(StreamView, Closable):
                 config = self._conversation.begin_call()
                 self._num_calls += 1
                 self._changed.notify_all()
-                self._call = self._stub.SegmentStream(self._requests(config, self._num_calls))
+                self._call = self._stub.SegmentStream(
+                    self._requests(config, self._num_calls), metadata=self._conversation.metadata
+                )
             is_accepted = self._receive()
 
     def _requests(self, config: pb.SegmentStreamRequest, number: int) -> Iterator[pb.SegmentStreamRequest]:

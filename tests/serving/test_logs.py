@@ -14,6 +14,10 @@ def record(message: str, **fields: object) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "serving.x", "levelname": "INFO", "msg": message, "created": 0.25} | fields)
 
 
+def lines_of(log: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
 def in_stream(formatter: logging.Formatter, line: logging.LogRecord) -> str:
     """As it is written in the task of stream-1."""
 
@@ -61,7 +65,7 @@ async def test_the_server_writes_json_with_the_stream_in_every_line_about_one(to
         conversation = await converse(server.address, configuration(), *requests(10, STEP_POISON))
         assert (conversation.code, len(conversation.errors)) == (grpc.StatusCode.OK, 1)
         wait_until(lambda: "stream-1 ended" in server.log.read_text())
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    lines = lines_of(server.log)
     assert {line["level"] for line in lines} == {"INFO", "WARNING"}
     of_stream = [line["message"].partition(" by ")[0] for line in lines if line.get("stream") == "stream-1"]
     assert of_stream[0] == "stream-1 of toy@1 opened"
