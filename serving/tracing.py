@@ -23,6 +23,7 @@ from serving.spans import Attributes, CallSpan, Part, Tracing
 
 PROPAGATOR = TraceContextTextMapPropagator()
 HEADERS = ("traceparent", "tracestate")
+EXPORT_S = 3.0  # that a collector may take: one that is gone must not keep a server from leaving
 MAX_HEADER = 512  # characters that are read of a client's
 
 
@@ -102,7 +103,7 @@ def _open_exporter(destination: str) -> tuple[SpanExporter, TextIO | None]:
     if destination == "otlp":
         return OTLPSpanExporter(), None
     if destination.startswith(("http://", "https://")):
-        return OTLPSpanExporter(endpoint=destination), None
+        return OTLPSpanExporter(endpoint=destination, timeout=EXPORT_S), None
     if "://" in destination:
         raise ValueError(f"{destination} is nowhere to trace to: give http://HOST:PORT, otlp, console or a file")
     if destination == "console":

@@ -129,7 +129,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
     handler = grpc.method_handlers_generic_handler(
         "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": grpc.unary_unary_rpc_method_handler(export)}
     )
-    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=(handler,), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[handler], options=[("grpc.so_reuseport", 0)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"http://127.0.0.1:{port}", received

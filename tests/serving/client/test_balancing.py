@@ -51,7 +51,7 @@ class Fleet:
         self.servers: list[ServerProcess] = []
 
     async def start(self) -> None:
-        self.servers = await asyncio.gather(self._serve(0), self._serve(0))
+        self.servers = list(await asyncio.gather(self._serve(0), self._serve(0)))
 
     async def restart(self, place: int) -> None:
         """As an orchestrator does: SIGTERM, until it has left, and another one in its place."""
