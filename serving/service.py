@@ -174,6 +174,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         """The model of that name, a stream in it, and whether that is the one of the resume token."""
         if config.resume_token:
             await self._sessions.give_way(config.resume_token)
+            self._check_welcome()  # again: draining tells those that are open, and this one is not yet
             model = self._parking.model_of(config.resume_token)
             if model is not None and name in ("", model.name, model.label):
                 stream = self._parking.take(config.resume_token)

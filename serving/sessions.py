@@ -29,7 +29,6 @@ class Sessions:
         self._open: dict[str, _Open] = {}  # by the name of the stream
         self._ended = asyncio.Event()
         self.draining = asyncio.Event()
-        self._notice: pb.StreamNotice | None = None  # of draining
 
     @property
     def is_draining(self) -> bool:
@@ -48,8 +47,6 @@ class Sessions:
     def keep(self, session: Session) -> Iterator[None]:
         """Counts a session in, and out at the end. To be entered in the task of its call."""
         self._open[session.started.stream_id] = _Open(session, asyncio.current_task())
-        if self._notice is not None:  # it was let in before, and is here only now
-            session.notify(self._notice)
         try:
             yield
         finally:
@@ -81,9 +78,10 @@ class Sessions:
         """
         self.draining.set()
         message = "the server shuts down"
-        self._notice = pb.StreamNotice(kind=pb.NOTICE_KIND_DRAINING, message=message, grace_ms=round(grace_s * 1e3))
         for session in self:
-            session.notify(self._notice)
+            session.notify(
+                pb.StreamNotice(kind=pb.NOTICE_KIND_DRAINING, message=message, grace_ms=round(grace_s * 1e3))
+            )
         await self._wait_until(lambda: not self._open, grace_s)
         for session in self:
             session.end(UnavailableError(f"{message}: open the stream again, or elsewhere"))

@@ -1,9 +1,11 @@
 import contextlib
 
 import grpc
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.bundle import Bundle
+from serving.engine import Engine, share_device_time
 from serving.observability import Metrics
 from serving.stream_metrics import GAUGES, StreamFigures
 from tests.serving.conftest import GatedRuntime, LocalServer, open_stub, serve_here, served_model
@@ -119,6 +121,13 @@ async def test_a_frame_that_waits_has_an_age_and_a_dropped_one_a_reason(toy_bund
         await until(lambda: (sample("flowseg_dropped_frames_total", reasons) or 0) > 0)
         assert sample("flowseg_queue_age_seconds", {"model": "toy@1"}) > 0  # type: ignore[operator]  # it is there
         runtime.gate.set()
+
+
+def test_a_run_is_put_to_the_account_of_its_streams_in_equal_parts(engine: Engine) -> None:
+    with engine.open_stream() as first, engine.open_stream() as second:
+        share_device_time([first, second], 100.0, 2)
+        share_device_time([first], 25.0, 1)
+        assert (first.device_s, second.device_s) == pytest.approx((0.075, 0.05))
 
 
 def graph_seconds(server: LocalServer) -> float:
