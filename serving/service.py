@@ -31,6 +31,7 @@ from serving.observability import UNKNOWN_MODEL
 from serving.parking import Parking, new_token
 from serving.session import Session, StreamContext
 from serving.sessions import Sessions
+from serving.spans import CallSpan, Part, parts_of
 from serving.statuses import Context, abort, status_of
 from serving.stream import Stream
 
@@ -107,10 +108,17 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         self, request: pb.SegmentImageRequest, context: Context
     ) -> pb.SegmentImageResponse:
         """Segments one image."""
+        span = self._surroundings.tracing.serve_call("SegmentImage", context.invocation_metadata() or ())
+        code = grpc.StatusCode.INTERNAL  # what else is raised is a bug
         try:
-            return pb.SegmentImageResponse(result=await self._segment_image(request))
+            response = pb.SegmentImageResponse(result=await self._segment_image(request, span))
+            code = grpc.StatusCode.OK
+            return response
         except ServingError as error:
+            code = status_of(error).code
             await abort(context, error)
+        finally:
+            span.end(code.name)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models of the server."""
@@ -206,7 +214,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             resume_ms=round(self._limits.resume_s * 1e3),
         )
 
-    async def _segment_image(self, request: pb.SegmentImageRequest) -> pb.FrameResult:
+    async def _segment_image(self, request: pb.SegmentImageRequest, span: CallSpan) -> pb.FrameResult:
         received_at = time.perf_counter()
         self._check_welcome()
         encoding, size = parse_format(request.format, "format", self._limits)
@@ -224,9 +232,14 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             decoder = open_decoder(encoding, size, max_pixels=self._limits.max_frame_pixels)
             keeps_native = bool(outputs.overlay)
             decoded = await run(self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native)
+            submitted_at = time.perf_counter()
             result = await asyncio.wrap_future(stream.submit(decoded.image))
         encoder = AnswerEncoder(model, outputs)
-        return await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)
+        message = await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)
+        if span.wants(message.sequence):
+            parts = parts_of(message.timings, received_at, submitted_at)
+            span.frame(Part("frame", received_at, parts[-1].ended_at), parts, {"model": model.label})
+        return message
 
     def _check_welcome(self) -> None:
         if self._sessions.is_draining:

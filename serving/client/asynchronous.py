@@ -29,7 +29,7 @@ from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingNam
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
-from serving.spans import NO_TRACING, Tracing
+from serving.spans import NO_CALL, NO_TRACING, CallSpan, Tracing
 
 
 class AsyncSegmentationClient:
@@ -69,7 +69,8 @@ class AsyncSegmentationClient:
     ) -> ImageAnswer:
         """As `SegmentationClient.segment_image`."""
         request = await asyncio.to_thread(image_request, image, model=model, encoding=encoding, outputs=outputs)
-        return image_answer(await self._ask(self._stub.SegmentImage, request))
+        span = self._tracing.make_call("SegmentImage")
+        return image_answer(await self._ask(self._stub.SegmentImage, request, span))
 
     async def models(self) -> list[pb.Model]:
         """As `SegmentationClient.models`."""
@@ -84,11 +85,15 @@ class AsyncSegmentationClient:
         """Ends all calls."""
         await self._channel.close()
 
-    async def _ask(self, method: Any, request: Any) -> Any:  # Any: see above
+    async def _ask(self, method: Any, request: Any, span: CallSpan = NO_CALL) -> Any:  # Any: see above
         try:
-            return await method(request, timeout=IMAGE_S)
+            response = await method(request, timeout=IMAGE_S, metadata=span.metadata)
+            span.end("OK")
+            return response
         except grpc.aio.AioRpcError as error:
-            raise call_error(error, self.server) from error
+            failure = call_error(error, self.server)
+            span.end(failure.code.name)
+            raise failure from error
 
     async def __aenter__(self) -> Self:
         """The client."""

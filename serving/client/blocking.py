@@ -27,7 +27,7 @@ from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingNam
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
-from serving.spans import NO_TRACING, Tracing
+from serving.spans import NO_CALL, NO_TRACING, CallSpan, Tracing
 
 
 class Closable:
@@ -109,7 +109,9 @@ class SegmentationClient(Closable):
             ValueError: if it is no image, or cannot be encoded so.
         """
         request = image_request(image, model=model, encoding=encoding, outputs=outputs)
-        response: pb.SegmentImageResponse = self._ask(self._stub.SegmentImage, request)
+        response: pb.SegmentImageResponse = self._ask(
+            self._stub.SegmentImage, request, self._tracing.make_call("SegmentImage")
+        )
         return image_answer(response)
 
     def models(self) -> list[pb.Model]:
@@ -133,11 +135,15 @@ class SegmentationClient(Closable):
         """Ends all calls."""
         self._channel.close()
 
-    def _ask(self, method: Any, request: Any) -> Any:  # Any: see above
+    def _ask(self, method: Any, request: Any, span: CallSpan = NO_CALL) -> Any:  # Any: see above
         try:
-            return method(request, timeout=IMAGE_S)
+            response = method(request, timeout=IMAGE_S, metadata=span.metadata)
+            span.end("OK")
+            return response
         except grpc.RpcError as error:
-            raise call_error(error, self.server) from error
+            failure = call_error(error, self.server)
+            span.end(failure.code.name)
+            raise failure from error
 
 
 class VideoStream(StreamView, Closable):

@@ -13,15 +13,16 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.client import AsyncSegmentationClient, SegmentationClient, Tracing, open_tracing
+from serving.client import AsyncSegmentationClient, CallError, SegmentationClient, Tracing, open_tracing
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.spans import NO_CALL, NO_TRACING, Part, parts_of
 from tests.serving.client.streams import LOSSLESS, frames_of
-from tests.serving.conftest import PATIENCE_S, REPOSITORY, STEP_POISON, ServerProcess, start_server
+from tests.serving.conftest import PATIENCE_S, REPOSITORY, STEP_POISON, ServerProcess, start_server, toy_frame
 from tests.serving.conversations import in_asyncio
 from tests.serving.test_logs import lines_of
 
 CALL = "flowseg.v1.SegmentationService/SegmentStream"
+IMAGE = "flowseg.v1.SegmentationService/SegmentImage"
 Spans = list[dict[str, Any]]  # Any: JSON
 
 
@@ -31,6 +32,10 @@ def spans_in(path: Path) -> Spans:
 
 def below(spans: Spans, parent: dict[str, Any]) -> Spans:
     return [span for span in spans if span["parent_id"] == parent["context"]["span_id"]]
+
+
+def of_trace(spans: Spans, call: dict[str, Any]) -> Spans:
+    return [span for span in spans if span["context"]["trace_id"] == call["context"]["trace_id"]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ def traced(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Traced
         tracing = open_tracing(str(folder / "client"), every=2, service="camera")
         with SegmentationClient(server.address, tracing=tracing) as client, client.stream(LOSSLESS) as stream:
             answers = list(stream.segment(frames_of(10, 20, STEP_POISON, 30, 40)))
+            client.segment_image(toy_frame(10))
+            with pytest.raises(CallError):
+                client.segment_image(toy_frame(10), model="dog")
         tracing.close()
         server.process.terminate()
         assert server.process.wait(PATIENCE_S) == 0
@@ -63,11 +71,20 @@ def test_a_trace_goes_from_the_clients_call_to_the_servers_frames(traced: Traced
     assert (call["kind"], served["kind"]) == ("SpanKind.CLIENT", "SpanKind.SERVER")
     assert call["parent_id"] is None
     assert served["parent_id"] == call["context"]["span_id"]
-    assert len({span["context"]["trace_id"] for span in traced.client + traced.server}) == 1
+    assert {span["name"] for span in of_trace(traced.client, call)} == {CALL, "client frame"}
+    assert len(of_trace(traced.server, call)) == 13  # the call, three frames, and the parts of two
     assert served["attributes"]["flowseg.model"] == "toy@1"
     assert served["attributes"]["flowseg.stream"] == call["attributes"]["flowseg.stream"] == "stream-1"
     assert served["attributes"]["rpc.grpc.status"] == call["attributes"]["rpc.grpc.status"] == "OK"
     assert call["resource"]["attributes"]["service.name"] == "camera"
+
+
+def test_a_single_image_is_traced_too(traced: Traced) -> None:
+    images = [span for span in traced.client if span["name"] == IMAGE]
+    assert [image["attributes"]["rpc.grpc.status"] for image in images] == ["OK", "NOT_FOUND"]
+    parts = ["decode", "queue", "device.key", "device.step", "encode"]
+    served = [[span["name"] for span in of_trace(traced.server, image)] for image in images]
+    assert served == [[*parts, "frame", IMAGE], [IMAGE]]
 
 
 def test_client_and_server_tell_of_the_same_frames(traced: Traced) -> None:
@@ -87,6 +104,7 @@ def test_client_and_server_tell_of_the_same_frames(traced: Traced) -> None:
 def test_a_frame_has_its_parts_in_their_order(traced: Traced) -> None:
     frames = [span for span in traced.server if span["name"] == "frame"]
     parts = [[part["name"] for part in below(traced.server, frame)] for frame in frames]
+    assert len(parts) == 4  # and that of an image
     assert parts[0] == ["decode", "queue", "device.key", "device.step", "encode"]
     assert parts[1] == []
     assert parts[2] == ["decode", "queue", "device.step", "encode"]
@@ -99,7 +117,8 @@ def test_a_frame_has_its_parts_in_their_order(traced: Traced) -> None:
 
 def test_the_log_names_the_trace_of_a_stream(traced: Traced) -> None:
     (trace,) = {line["trace"] for line in traced.log if line.get("stream") == "stream-1" and "trace" in line}
-    assert f"0x{trace}" == traced.server[0]["context"]["trace_id"]
+    (served,) = [span for span in traced.server if span["name"] == CALL]
+    assert f"0x{trace}" == served["context"]["trace_id"]
 
 
 @in_asyncio
@@ -110,8 +129,10 @@ async def test_the_asynchronous_client_traces_too_also_a_stream_that_is_left(
     async with AsyncSegmentationClient(toy_server.address, tracing=tracing) as client, client.stream(LOSSLESS) as s:
         async for _ in s.segment(frames_of(*range(10))):
             break
+        await client.segment_image(toy_frame(10))
     tracing.close()
     spans = spans_in(tmp_path / "spans")
+    assert [span["name"] for span in spans].count(IMAGE) == 1
     (call,) = [span for span in spans if span["name"] == CALL]
     assert call["attributes"]["rpc.grpc.status"] == "CANCELLED"
     assert below(spans, call)
