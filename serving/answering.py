@@ -23,6 +23,7 @@ from serving.messages import Limits, SessionConfig, key_frame_policy, largest_in
 from serving.models import ServedModel
 from serving.observability import Metrics
 from serving.results import StepResult
+from serving.spans import NO_TRACING, CallSpan, Part, Tracing, parts_of
 from serving.stream import Expiry, Stream
 
 Answer: TypeAlias = pb.FrameResult | FrameRefusedError | FrameFailedError | FrameDroppedError
@@ -37,6 +38,7 @@ class Surroundings:
     pool: Executor  # decodes and encodes
     metrics: Metrics
     recorder: DriftRecorder | None = None  # None if nobody asked for recording
+    tracing: Tracing = NO_TRACING
 
 
 class ReceivedFrame(NamedTuple):
@@ -56,9 +58,11 @@ class Answering:
         stream: Stream,
         config: SessionConfig,
         surroundings: Surroundings,
+        span: CallSpan,
         notify: Callable[[pb.StreamNotice], None],
     ) -> None:
-        """Takes an open stream of the engine, and what sends notices to its client."""
+        """Takes an open stream of the engine, the trace of the call, and what sends notices to its client."""
+        self._span = span
         self._model, self._stream, self._config, self._notify = model, stream, config, notify
         self._limits, self._pool, self._metrics = surroundings.limits, surroundings.pool, surroundings.metrics
         self._decoder = open_decoder(config.encoding, config.size, max_pixels=self._limits.max_frame_pixels)
@@ -141,8 +145,9 @@ class Answering:
             self._held_in_a_row += 1
             return None, self._hold(frame, number, decoded, previous)
         self._held_in_a_row = 0
+        submitted_at = time.perf_counter()
         future = self._stream.submit(decoded.image, force_key_frame=forces, expiry=self._expiry(frame))
-        return future, self._answer(frame, number, decoded, previous, future)
+        return future, self._answer(frame, number, decoded, previous, future, submitted_at)
 
     def _may_hold(self) -> bool:
         """Whether the next frame may be answered with the labels of the one before it."""
@@ -175,6 +180,7 @@ class Answering:
         decoded: DecodedFrame,
         previous: asyncio.Task[Answer] | None,
         future: Future[StepResult],
+        submitted_at: float,
     ) -> Answer:
         try:
             result = await asyncio.wrap_future(future)
@@ -188,7 +194,7 @@ class Answering:
         drift = self._drift.observe(result)
         if self._recorder is not None:
             self._recorder.observe(number, frame.message, decoded.native)
-        message = await self._encode(frame, decoded, previous, Outcome(result, drift=drift))
+        message = await self._encode(frame, decoded, previous, Outcome(result, drift=drift), submitted_at)
         while self._results[0][0] < number:  # frames that are still to be answered come after this one
             self._results.popleft()
         self._observe_latency(message.timings.total_ms)
@@ -202,10 +208,15 @@ class Answering:
             await asyncio.wait({previous})  # its result, or the one before it, is the last one then
         number_of_result, result = next(each for each in reversed(self._results) if each[0] < number)
         outcome = Outcome(result, number - number_of_result, self._drift.drift)
-        return await self._encode(frame, decoded, previous, outcome)
+        return await self._encode(frame, decoded, previous, outcome, None)
 
     async def _encode(
-        self, frame: ReceivedFrame, decoded: DecodedFrame, previous: asyncio.Task[Answer] | None, outcome: Outcome
+        self,
+        frame: ReceivedFrame,
+        decoded: DecodedFrame,
+        previous: asyncio.Task[Answer] | None,
+        outcome: Outcome,
+        submitted_at: float | None,
     ) -> pb.FrameResult:
         if previous is not None:
             await asyncio.wait({previous})  # one after the other: what a map is told from must have been told
@@ -214,6 +225,15 @@ class Answering:
         )
         timings = message.timings
         self._metrics.times(self._model.label, {part: getattr(timings, f"{part}_ms") for part in PARTS})
+        if self._span.wants(message.sequence):
+            attributes = {
+                "sequence": message.sequence,
+                "outcome": "held" if outcome.held_frames else "result",
+                "key_frame_age": message.provenance.key_frame_age,
+                "batch_size": timings.batch_size,
+            }
+            parts = parts_of(timings, frame.received_at, submitted_at)
+            self._span.frame(Part("frame", frame.received_at, parts[-1].ended_at), parts, attributes)
         return message
 
     def _observe_latency(self, latency_ms: float) -> None:

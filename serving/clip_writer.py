@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from serving.clip_files import ClipFolder, FullError, RecordingFolder
+from serving.logs import about, current_subject
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class QueuedClip:
             count_bytes: is told, by the thread, of all bytes that stay on the disk.
         """
         self._writer, self._model, self._name, self._count_bytes = writer, model, name, count_bytes
+        self._subject = current_subject()  # of the log: the thread works for all streams
         self._folder: ClipFolder | None = None  # the thread's, like all below
         self._num_bytes = 0
 
@@ -132,7 +134,9 @@ class QueuedClip:
             self._folder.discard()
             raise
         self._count_bytes(self._num_bytes)
-        logger.info("kept %s: %d frames, %.1f MB", self._folder.path, num_frames, self._num_bytes / 1e6)
+        megabytes = self._num_bytes / 1e6
+        extra = about(*self._subject)
+        logger.info("kept %s: %d frames, %.1f MB", self._folder.path, num_frames, megabytes, extra=extra)
 
 
 def _encode(image: NDArray[np.uint8]) -> bytes:

@@ -26,6 +26,7 @@ from serving.bundle import NEXT, RESULTS, Bundle, Precision, Variant, read_bundl
 from serving.errors import DeviceMemoryError, FrameFailedError, StreamClosedError, StreamLimitError
 from serving.graphs import GraphRun, ModelGraphs, pick_variant
 from serving.key_frames import FixedInterval, KeyFramePolicy
+from serving.logs import about
 from serving.results import StepResult, StepTimings
 from serving.runtimes.choice import RuntimeChoice, open_runtime
 from serving.runtimes.runtime import Runtime, Value, is_out_of_memory
@@ -183,6 +184,7 @@ class Engine:
         work = uploaded + [(stream, stream.refresh) for stream in streams if stream.refresh is not None]
         answers = self._graphs.encode_keys([frame for _, frame in work])
         key_ms = (time.perf_counter() - started_at) * 1e3
+        share_device_time((stream for stream, _ in work), key_ms, len(work))
         for (stream, frame), state in zip(work, answers, strict=True):
             if stream.refresh is None:
                 if isinstance(state, Exception):
@@ -193,7 +195,7 @@ class Engine:
             else:
                 stream.refresh = None
                 if isinstance(state, Exception):  # the propagated state remains, and the policy will ask again
-                    logger.warning("a key refresh failed: %s", state)
+                    logger.warning("a key refresh failed: %s", state, extra=about(stream.name))
                 else:
                     stream.memory = Memory(state=state, previous_frame=frame, key_frame=frame, age=1)
 
@@ -211,6 +213,7 @@ class Engine:
             ]
         )
         step_ms = (time.perf_counter() - started_at) * 1e3
+        share_device_time((stream for stream, _, _ in work), step_ms, len(work))
         for (stream, frame, memory), outputs in zip(work, answers, strict=True):
             if isinstance(outputs, Exception):
                 self._fail(stream, outputs)
@@ -269,12 +272,18 @@ class Engine:
 
     def _fail(self, stream: Stream, error: Exception) -> None:
         """Moves the stream past its current frame without a result: state and previous frame stay as they were."""
-        logger.warning("a frame failed: %s", error)
+        logger.warning("a frame failed: %s", error, extra=about(stream.name))
         if is_out_of_memory(error):
             failure: FrameFailedError = DeviceMemoryError("the device has no memory left for this frame")
         else:
             failure = FrameFailedError("the model failed on this frame")
         stream.finish_current().set_exception(failure)
+
+
+def share_device_time(streams: Iterable[Stream], milliseconds: float, num_frames: int) -> None:
+    """Puts a run to the account of its streams, in equal parts."""
+    for stream in streams:
+        stream.device_s += milliseconds / 1e3 / num_frames
 
 
 def open_engine(

@@ -54,6 +54,7 @@ class ModelLoader:
             BundleError: if a graph cannot be run.
         """
         await asyncio.to_thread(model.load, self._metrics.watch_runs(model.label))
+        self._metrics.watch_life(model.label, lambda: not model.has_stopped)
         self._metrics.watch_streams(model.label, functools.partial(getattr, model, "num_streams"))
         self._metrics.watch_drift(model.label, model.drift)
         if self._options.record_drift is not None and model.bundle.manifest.baseline is None:

@@ -69,6 +69,11 @@ class ServedModel:
         return pb.MODEL_STATE_RETIRING if self.is_retiring else pb.MODEL_STATE_READY
 
     @property
+    def is_ready(self) -> bool:
+        """Whether streams can be opened."""
+        return self.state == pb.MODEL_STATE_READY
+
+    @property
     def has_stopped(self) -> bool:
         """Whether an engine broke."""
         return not all(engine.is_alive for engine in self.engines)

@@ -9,7 +9,9 @@ import tyro
 
 from serving.bundle import Precision, parse_size
 from serving.clip_writer import MIN_CLIP_FRAMES
+from serving.logs import LogFormat
 from serving.messages import MAX_INTERVAL, Limits
+from serving.observability import MAX_STREAMS
 from serving.runtimes.choice import RuntimeChoice
 
 READY_BUNDLE = Path(__file__).parent / "ready_bundle"  # its model card lies in it
@@ -60,6 +62,13 @@ class ServerOptions:
     record_drift_mb: float = 500.0  # that the folder may hold, in megabytes (10^6 bytes), with what lies in it already
     record_drift_frames: int = 30  # of a clip
     drift_threshold: float = 2.5  # above which a stream is recorded, in standard deviations of the model's baseline
+    # streams that have series of their own in /metrics while they are open; the others of a model are counted together
+    metrics_streams: int = MAX_STREAMS
+    # traces of streams (OpenTelemetry, extra "tracing"): http(s)://HOST:PORT of an OTLP collector, otlp for the one of
+    # OTEL_EXPORTER_OTLP_ENDPOINT, console for stderr, or a file; None traces nothing
+    trace: str | None = None
+    trace_every: int = 30  # frames, of which one is traced; 1 traces all
+    log_format: LogFormat = "text"  # of the log on stderr: lines for people, or one object of JSON a line
     json: bool = False  # write one line of JSON to stdout once frames are welcome: the ports and models
 
     def check(self) -> None:
@@ -67,7 +76,7 @@ class ServerOptions:
         if not self.bundles:
             raise ValueError("name at least one bundle to serve")
         counts = ("max_streams", "max_open_streams", "max_batch", "max_in_flight", "max_consecutive_errors")
-        for name in (*counts, "codec_threads"):
+        for name in (*counts, "codec_threads", "trace_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {getattr(self, name)}")
         if self.max_streams > self.max_open_streams:
@@ -86,10 +95,12 @@ class ServerOptions:
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 65536:
                 raise ValueError(f"--{name.replace('_', '-')} must be within 0..65535, not {getattr(self, name)}")
         self.height_and_width()
-        for name in ("threads", "grace_s", "resume_s"):
+        for name in ("threads", "grace_s", "resume_s", "metrics_streams"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
         self._check_recording()
+        if self.trace is None and self.trace_every != ServerOptions.trace_every:
+            raise ValueError("--trace-every does nothing without --trace DESTINATION: give both")
         kinds = {device.partition(":")[0] for device in self.devices()}
         if len(kinds) > 1:
             raise ValueError(f"--device {self.device} mixes {' and '.join(sorted(kinds))}: run a server for each kind")

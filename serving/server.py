@@ -22,9 +22,7 @@ from dataclasses import dataclass
 
 import grpc
 import tyro
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
 
 from serving.admin import ADMIN_SERVICE, AdminService, announce_reload
 from serving.answering import Surroundings
@@ -36,17 +34,22 @@ from serving.drift_recorder import DriftRecorder
 from serving.exposure import Protection, open_protection
 from serving.gatekeeper import Gatekeeper
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.health import HEALTH_SERVICE, ModelHealth
 from serving.http_guard import HttpGuard
 from serving.loading import ModelLoader, read_model
+from serving.logs import set_up_logs
 from serving.models import Models
 from serving.observability import Metrics
 from serving.options import ServerOptions
+from serving.reflection import enable_reflection
 from serving.service import SERVICE, SegmentationService
 from serving.sessions import Sessions
+from serving.spans import NO_TRACING, Tracing, open_tracing
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
 
 logger = logging.getLogger(__name__)
 
+FAREWELL_S = 1.0  # for refusals that are on their way when the server leaves
 MESSAGE_OVERHEAD = 65536  # bytes that a message may have around its frame
 
 
@@ -83,7 +86,13 @@ class Ports:
     admin: int | None  # None: nowhere
 
 
-async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder | None, protection: Protection) -> None:
+async def serve(
+    options: ServerOptions,
+    models: Models,
+    recorder: DriftRecorder | None,
+    protection: Protection,
+    tracing: Tracing = NO_TRACING,
+) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
@@ -94,17 +103,18 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     loop = asyncio.get_running_loop()
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
         loop.add_signal_handler(number, event.set)
-    metrics, readiness, limits = Metrics(), Readiness(), options.limits()
+    metrics, readiness, limits = Metrics(options.metrics_streams), Readiness(), options.limits()
     pool = ThreadPoolExecutor(options.codec_threads, thread_name_prefix="codec")
     sessions, loader = Sessions(), ModelLoader(models, options, metrics)
-    surroundings = Surroundings(limits, pool, metrics, recorder)
+    surroundings = Surroundings(limits, pool, metrics, recorder, tracing)
     service = SegmentationService(models, surroundings, sessions, loader.unload_finished)
-    health = health_aio.HealthServicer()
+    health = ModelHealth(models, (SERVICE,), lambda: readiness.is_ready)
 
     async def drain(grace_s: float) -> None:
         """Sends new streams elsewhere, and sees the open ones off."""
         logger.info("draining: %g s for open streams", grace_s)
         readiness.set(False, "the server shuts down")
+        metrics.drain()
         await health.enter_graceful_shutdown()
         await sessions.drain(grace_s)
 
@@ -118,11 +128,8 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     segmentation_pb2_grpc.add_AdminServiceServicer_to_server(admin, admin_server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflection.enable_server_reflection((SERVICE, health_name, reflection.SERVICE_NAME), server)
-    reflection.enable_server_reflection((ADMIN_SERVICE, reflection.SERVICE_NAME), admin_server)
-    for name in ("", SERVICE):
-        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    enable_reflection(server, SERVICE, HEALTH_SERVICE)
+    enable_reflection(admin_server, ADMIN_SERVICE)
 
     http_socket = bind(options.host, options.http_port)
     ports = Ports(
@@ -139,15 +146,15 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
     logger.info("gRPC on %s:%d, HTTP on %s:%d, models are loading", options.host, ports.grpc, options.host, ports.http)
     reloading = asyncio.create_task(reload_when_told(reload, loader, sessions, protection))
+    watching = asyncio.create_task(health.keep_fresh())
     try:
         for model in models:
             await loader.load(model)
         if ports.admin is not None:
             await admin_server.start()
             logger.info("AdminService on %s:%d", options.admin_host, ports.admin)
-        for name in ("", SERVICE):
-            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
         readiness.set(True, "")
+        await health.refresh()
         logger.info("ready")
         if options.json and not stop.is_set():
             announce(options.host, ports, models)
@@ -155,7 +162,9 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         await drain(options.grace_s)
     finally:
         reloading.cancel()
-        await asyncio.gather(server.stop(grace=0), admin_server.stop(grace=0))
+        watching.cancel()
+        health.close()
+        await asyncio.gather(server.stop(FAREWELL_S), admin_server.stop(grace=0))
         http.should_exit = True
         await http_task
         service.close()
@@ -164,6 +173,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
         pool.shutdown()
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
+        await asyncio.to_thread(tracing.close)
 
 
 def create_grpc_server(max_message_bytes: int, gatekeeper: Gatekeeper) -> grpc.aio.Server:
@@ -228,17 +238,17 @@ def announce(host: str, ports: Ports, models: Models) -> None:
 def main() -> int:
     """Runs the command."""
     options = tyro.cli(ServerOptions, prog="python -m serving.server", description=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    set_up_logs(options.log_format)
     try:
         options.check()
         protection = open_protection(options)
         models = read_models(options)
+        tracing = open_tracing(options.trace, every=options.trace_every, service="flowseg-server")
         recorder = open_recorder(options)
     except ValueError as error:
         return refuse(error)
     try:
-        asyncio.run(serve(options, models, recorder, protection))
+        asyncio.run(serve(options, models, recorder, protection, tracing))
     except (AddressError, BundleError) as error:
         return refuse(error)
     return 0

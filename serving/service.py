@@ -26,18 +26,20 @@ from serving.gatekeeper import current_caller
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
 from serving.key_frames import Manual
+from serving.logs import enter_stream
 from serving.messages import Limits, SessionConfig, key_frame_policy, parse_config, parse_format, parse_outputs
 from serving.models import Models, ServedModel
+from serving.observability import UNKNOWN_MODEL
 from serving.parking import Parking, new_token, resume_key
 from serving.session import Session, StreamContext
 from serving.sessions import Sessions
+from serving.spans import CallSpan, Part, parts_of
 from serving.statuses import Context, abort, status_of
 from serving.stream import Stream
 
 logger = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-UNKNOWN_MODEL = "none"  # the metric label of streams that never had a model: no client may add labels
 
 
 class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
@@ -66,6 +68,8 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         """Segments one video."""
         del requests  # read through the context, so that reading stops when there is no room
         stream_id = f"stream-{next(self._numbers)}"
+        span = self._surroundings.tracing.serve_call("SegmentStream", context.invocation_metadata() or ())
+        enter_stream(stream_id, span.trace_id)
         label = UNKNOWN_MODEL
         code = grpc.StatusCode.CANCELLED
         caller = current_caller()
@@ -76,7 +80,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             config = parse_config(config_message, limits)
             key = resume_key(client, config.resume_token) if config.resume_token else ""
             model, stream, is_resumed = await self._open(config_message.model, config, key)
-            label = model.label
+            label, stream.name = model.label, stream_id
             started = self._started(stream_id, model, config, is_resumed=is_resumed)
             session = Session(
                 started=started,
@@ -87,10 +91,13 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 surroundings=replace(self._surroundings, limits=limits),
                 caller=caller,
                 resume_key=resume_key(client, started.resume_token),
+                span=span,
             )
+            span.describe(stream=stream_id, model=label, resumed=is_resumed)
             did = "resumed" if is_resumed else "opened"
             logger.info("%s of %s %s by %s at %s", stream_id, label, did, client, context.peer())
-            with self._sessions.keep(session):
+            watch = self._surroundings.metrics.streams.watch(label, stream_id, session.figures)
+            with self._sessions.keep(session), watch:
                 await self._run(session, context)
             code = grpc.StatusCode.OK
         except ServingError as error:
@@ -103,16 +110,24 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 await context.abort(code, "the server failed: its log says why")
         finally:
             self._surroundings.metrics.stream_ended(label, code.name)
+            span.end(code.name)
             logger.info("%s ended: %s", stream_id, code.name)
 
     async def SegmentImage(  # noqa: N802
         self, request: pb.SegmentImageRequest, context: Context
     ) -> pb.SegmentImageResponse:
         """Segments one image."""
+        span = self._surroundings.tracing.serve_call("SegmentImage", context.invocation_metadata() or ())
+        code = grpc.StatusCode.INTERNAL  # what else is raised is a bug
         try:
-            return pb.SegmentImageResponse(result=await self._segment_image(request))
+            response = pb.SegmentImageResponse(result=await self._segment_image(request, span))
+            code = grpc.StatusCode.OK
+            return response
         except ServingError as error:
+            code = status_of(error).code
             await abort(context, error)
+        finally:
+            span.end(code.name)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models of the server."""
@@ -177,6 +192,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
         """The model of that name, a stream in it, and whether that is the one of the resume key; "" is none."""
         if key:
             await self._sessions.give_way(key)
+            self._check_welcome()  # again: draining tells those that are open, and this one is not yet
             model = self._parking.model_of(key)
             if model is not None and name in ("", model.name, model.label):
                 stream = self._parking.take(key)
@@ -208,7 +224,7 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             resume_ms=round(self._limits.resume_s * 1e3),
         )
 
-    async def _segment_image(self, request: pb.SegmentImageRequest) -> pb.FrameResult:
+    async def _segment_image(self, request: pb.SegmentImageRequest, span: CallSpan) -> pb.FrameResult:
         received_at = time.perf_counter()
         self._check_welcome()
         account = current_caller().account
@@ -229,9 +245,14 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             keeps_native = bool(outputs.overlay)
             decoded = await run(self._surroundings.pool, decode_frame, decoder, request.data, model.size, keeps_native)
             account.charge_pixels(decoded.native_size.width * decoded.native_size.height)
+            submitted_at = time.perf_counter()
             result = await asyncio.wrap_future(stream.submit(decoded.image))
         encoder = AnswerEncoder(model, outputs)
-        return await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)
+        message = await run(self._surroundings.pool, encoder.encode, pb.Frame(), decoded, Outcome(result), received_at)
+        if span.wants(message.sequence):
+            parts = parts_of(message.timings, received_at, submitted_at)
+            span.frame(Part("frame", received_at, parts[-1].ended_at), parts, {"model": model.label})
+        return message
 
     def _check_welcome(self) -> None:
         if self._sessions.is_draining:
@@ -244,11 +265,18 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             task.add_done_callback(self._unloading.discard)
 
     async def _first_message(self, context: StreamContext, limits: Limits) -> pb.StreamConfig:
+        reading = asyncio.ensure_future(context.read())
+        draining = asyncio.ensure_future(self._sessions.draining.wait())
         try:
-            async with asyncio.timeout(limits.idle_timeout_s):
-                request = await context.read()
-        except TimeoutError as error:
-            raise IdleTimeoutError(f"nothing came for {limits.idle_timeout_s:g} s") from error
+            waited_for = {reading, draining}  # who has not said what he wants can still go elsewhere at once
+            await asyncio.wait(waited_for, timeout=limits.idle_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            self._check_welcome()
+            if not reading.done():
+                raise IdleTimeoutError(f"nothing came for {limits.idle_timeout_s:g} s")
+            request = reading.result()
+        finally:
+            reading.cancel()
+            draining.cancel()
         if not isinstance(request, pb.SegmentStreamRequest) or not request.HasField("config"):
             raise InvalidRequestError("body", "the first message must be the configuration of the stream")
         return request.config

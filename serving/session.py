@@ -5,6 +5,7 @@ and not answered, and every frame that is read is answered exactly once: with a 
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -29,8 +30,10 @@ from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.messages import SessionConfig, parse_milliseconds
 from serving.models import ServedModel
 from serving.results import StepResult
+from serving.spans import CallSpan, Part
 from serving.statuses import status_of
 from serving.stream import Stream
+from serving.stream_metrics import StreamFigures
 
 StreamContext: TypeAlias = "grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse]"
 DROP_REASONS = {
@@ -48,6 +51,7 @@ class InFlight:
 
     sequence: int
     number: int  # of the frames of its stream
+    received_at: float  # seconds, of time.perf_counter
     future: Future[StepResult] | None  # None if the engine does not have it
     answer: asyncio.Task[Answer]
 
@@ -66,8 +70,9 @@ class Session:
         surroundings: Surroundings,
         caller: Caller,
         resume_key: str,
+        span: CallSpan,
     ) -> None:
-        """Takes an open stream of the engine, what its client is told first, and who that is."""
+        """Takes an open stream of the engine, what its client is told first, who that is, and the trace of the call."""
         self.started = started
         self.caller = caller
         self.resume_key = resume_key  # what its stream is kept under if the connection breaks
@@ -75,10 +80,10 @@ class Session:
         self.model = model
         self.stream = stream
         self.has_moved = False  # another call goes on with the stream: this one is cancelled
-        self._context = context
+        self._context, self._span = context, span
         self._config = config
         self._limits, self._metrics = surroundings.limits, surroundings.metrics
-        self._answering = Answering(started.stream_id, model, stream, config, surroundings, self.notify)
+        self._answering = Answering(started.stream_id, model, stream, config, surroundings, span, self.notify)
         self._in_flight: deque[InFlight] = deque()
         self._drops: deque[tuple[int, pb.FramesDropped]] = deque()  # with the number of the last frame in it
         self._notices: deque[pb.StreamNotice] = deque()
@@ -89,6 +94,8 @@ class Session:
         self._ending: ServingError | None = None  # why the server ends the stream
         self._last_sequence = -1
         self._errors_in_a_row = 0
+        self._device_s_before = stream.device_s  # of earlier calls
+        self._newest = (0, 0)  # key-frame age and batch size, in frames, of the newest result
         self._opened_at = time.monotonic()
         self._summary = pb.StreamSummary()
 
@@ -139,6 +146,24 @@ class Session:
             in_flight=len(self._in_flight),
             level=self._answering.level,
             drift=self._answering.drift,
+        )
+
+    def figures(self) -> StreamFigures:
+        """The stream as Prometheus sees it. May be called from any thread."""
+        queue_age_s = 0.0
+        with contextlib.suppress(IndexError):  # there is none
+            queue_age_s = time.perf_counter() - self._in_flight[0].received_at
+        key_frame_age, batch_frames = self._newest
+        return StreamFigures(
+            results=self._summary.num_results,
+            errors=self._summary.num_errors,
+            dropped=self._summary.num_dropped,
+            device_s=self.stream.device_s - self._device_s_before,
+            queue_age_s=queue_age_s,
+            key_frame_age=key_frame_age,
+            batch_frames=batch_frames,
+            drift=self._answering.drift,
+            level=self._answering.level,
         )
 
     async def _read_requests(self) -> None:
@@ -200,7 +225,7 @@ class Session:
         number = self._summary.num_frames
         is_beyond_quota = self._config.policy != pb.DELIVERY_POLICY_BLOCK and self._account.wait_s() > 0
         if is_beyond_quota and not self._config.encoding.is_video:
-            await self._drop_beyond_quota(frame.message, number)
+            await self._drop_beyond_quota(frame, number)
             return
         if not is_beyond_quota:
             self._account.charge_frame()
@@ -214,14 +239,14 @@ class Session:
             answering = _give(error)
         else:
             if is_beyond_quota:  # decoded all the same: the frames behind it are told from it
-                await self._drop_beyond_quota(frame.message, number)
+                await self._drop_beyond_quota(frame, number)
                 return
             self._account.charge_pixels(decoded.native_size.width * decoded.native_size.height)
             await self._make_room()
             future, answering = self._answering.begin(frame, number, decoded, previous)
         answer = asyncio.create_task(answering)
         answer.add_done_callback(lambda _: self._wake_writer.set())
-        self._in_flight.append(InFlight(frame.message.sequence, number, future, answer))
+        self._in_flight.append(InFlight(frame.message.sequence, number, frame.received_at, future, answer))
 
     async def _make_room(self) -> None:
         """Follows the delivery policy until one more frame may be in flight."""
@@ -241,20 +266,21 @@ class Session:
         frame = next(frame for frame in self._in_flight if frame.future is dropped)
         frame.answer.cancel()
         self._in_flight.remove(frame)
-        self._record_drop(frame.sequence, frame.number, DropReason.SUPERSEDED)
+        self._record_drop(frame.sequence, frame.number, frame.received_at, DropReason.SUPERSEDED)
         return True
 
-    async def _drop_beyond_quota(self, frame: pb.Frame, number: int) -> None:
-        if frame.force_key_frame:
+    async def _drop_beyond_quota(self, frame: ReceivedFrame, number: int) -> None:
+        if frame.message.force_key_frame:
             self._answering.force_key_frame()
-        self._record_drop(frame.sequence, number, DropReason.QUOTA)
+        self._record_drop(frame.message.sequence, number, frame.received_at, DropReason.QUOTA)
         while len(self._drops) >= MAX_DROPS:
             self._wake_reader.clear()
             await self._wake_reader.wait()
 
-    def _record_drop(self, sequence: int, number: int, reason: DropReason) -> None:
+    def _record_drop(self, sequence: int, number: int, received_at: float, reason: DropReason) -> None:
         self._summary.num_dropped += 1
-        self._metrics.frame(self.model.label, "dropped")
+        self._metrics.dropped(self.model.label, reason.name.lower())
+        self._trace_loss(sequence, received_at, f"dropped: {reason.name.lower()}")
         # One range holds dropped frames alone, so it grows only by the very next frame.
         if self._drops and self._drops[-1][0] + 1 == number and self._drops[-1][1].reason == DROP_REASONS[reason]:
             _, message = self._drops.pop()
@@ -279,7 +305,7 @@ class Session:
                 answer = frame.answer.result()
                 if isinstance(answer, FrameDroppedError):
                     self._in_flight.remove(frame)
-                    self._record_drop(frame.sequence, frame.number, answer.reason)
+                    self._record_drop(frame.sequence, frame.number, frame.received_at, answer.reason)
                 else:
                     await self._write(self._response(frame, answer))
                     self._in_flight.popleft()
@@ -303,11 +329,14 @@ class Session:
             self._summary.num_results += 1
             self._summary.num_held += provenance.held_frames > 0
             self._summary.num_key_frames += provenance.key_frame_age == 0 or provenance.refreshes_key
+            self._newest = (provenance.key_frame_age, answer.timings.batch_size or self._newest[1])  # 0: it was held
             self._metrics.frame(label, "result")
+            self._metrics.key_frame_age(label, provenance.key_frame_age)
             return pb.SegmentStreamResponse(result=answer)
         self._errors_in_a_row += 1
         self._summary.num_errors += 1
         self._metrics.frame(label, "error")
+        self._trace_loss(frame.sequence, frame.received_at, f"error: {answer}")
         if self._errors_in_a_row == self._limits.max_consecutive_errors:
             self.end(type(answer)(f"{self._errors_in_a_row} frames in a row had no result, the last one: {answer}"))
         return pb.SegmentStreamResponse(
@@ -315,6 +344,12 @@ class Session:
                 sequence=frame.sequence, code=status_of(answer).code.value[0], message=str(answer)
             )
         )
+
+    def _trace_loss(self, sequence: int, received_at: float, outcome: str) -> None:
+        """Tells of a frame that has no result; of the others `Answering` tells, which knows their parts."""
+        if self._span.wants(sequence):
+            whole = Part("frame", received_at, time.perf_counter())
+            self._span.frame(whole, (), {"sequence": sequence, "outcome": outcome})
 
 
 async def _give(answer: Answer) -> Answer:

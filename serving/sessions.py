@@ -30,7 +30,12 @@ class Sessions:
         """None yet."""
         self._open: dict[str, _Open] = {}  # by the name of the stream
         self._ended = asyncio.Event()
-        self.is_draining = False
+        self.draining = asyncio.Event()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new streams are sent elsewhere."""
+        return self.draining.is_set()
 
     def __len__(self) -> int:
         """How many are open."""
@@ -79,7 +84,7 @@ class Sessions:
 
         Returns once all have ended, or do not answer even then.
         """
-        self.is_draining = True
+        self.draining.set()
         message = "the server shuts down"
         for session in self:
             session.notify(

@@ -63,6 +63,7 @@ class Stream:
         forget: Callable[["Stream"], None],
     ) -> None:
         """Takes its place in the engine that `changed` guards."""
+        self.name = ""  # for the log
         self.policy = policy
         self.waiting: deque[QueuedFrame] = deque()
         self.current: QueuedFrame | None = None  # chosen to be answered next, can no longer be dropped
@@ -72,6 +73,7 @@ class Stream:
         self.refresh: Value = None  # the answered frame that the state is to be refreshed from
         self.is_running = False  # a graph runs for this stream
         self.is_closed = False
+        self.device_s = 0.0  # its share of all runs, in seconds
         self.last_run = 0  # its number in the order of all runs: who waited longest goes first
         self.stretch = 1.0  # factor by which key-frame intervals are longer than the policy says
         self._is_key_frame_owed = False  # one that never ran: the next frame takes its place

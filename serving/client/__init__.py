@@ -29,6 +29,7 @@ from serving.client.options import (
     StreamOptions,
 )
 from serving.client.retries import Retry
+from serving.spans import Tracing, open_tracing
 
 __all__ = [
     "AdaptiveKeyFrames",
@@ -56,5 +57,7 @@ __all__ = [
     "StreamEvent",
     "StreamOptions",
     "Totals",
+    "Tracing",
     "VideoStream",
+    "open_tracing",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.answers import FrameAnswer, ImageAnswer
+from serving.client.balancing import target_of
 from serving.client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_SERVER,
@@ -21,13 +22,15 @@ from serving.client.connection import (
 )
 from serving.client.conversation import Conversation, StreamView
 from serving.client.credentials import NO_CREDENTIALS, Credentials, Metadata
+from serving.client.ending import Ending
 from serving.client.events import StreamEvent, ignore_event
-from serving.client.failures import Failure, failure_of, stream_closed
+from serving.client.failures import Failure, stream_closed
 from serving.client.frames import FrameLike, as_frame, encode_image
 from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingName, KeyFrames, Outputs, StreamOptions
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.spans import NO_CALL, NO_TRACING, CallSpan, Tracing
 
 
 class AsyncSegmentationClient:
@@ -39,19 +42,25 @@ class AsyncSegmentationClient:
     """
 
     def __init__(
-        self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY, credentials: Credentials = NO_CREDENTIALS
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        retry: Retry = DEFAULT_RETRY,
+        credentials: Credentials = NO_CREDENTIALS,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """As `SegmentationClient`; to be made in the event loop."""
         retry.check()
         credentials.check(server)
         self.server = server
-        self._retry = retry
-        self._credentials = credentials
+        self._retry, self._tracing, self._credentials = retry, tracing, credentials
+        target, of_target = target_of(server)
+        options: tuple[tuple[str, str | int], ...] = (*CHANNEL_OPTIONS, *of_target)
         tls = credentials.channel_credentials()
         self._channel = (
-            grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(target, options=options)
             if tls is None
-            else grpc.aio.secure_channel(server, tls, options=CHANNEL_OPTIONS)
+            else grpc.aio.secure_channel(target, tls, options=options)
         )
         # Any: grpcio-tools writes no types for stubs
         self._stub: Any = segmentation_pb2_grpc.SegmentationServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -62,7 +71,10 @@ class AsyncSegmentationClient:
         """As `SegmentationClient.stream`, but the stream is opened by `async with`."""
         attempts = Attempts(self._retry, self.server)
         return AsyncVideoStream(
-            self._stub, Conversation(options, attempts, on_event), options.encoding, self._credentials.metadata
+            self._stub,
+            Conversation(options, attempts, on_event, self._tracing),
+            options.encoding,
+            self._credentials.metadata,
         )
 
     async def segment_image(
@@ -75,7 +87,8 @@ class AsyncSegmentationClient:
     ) -> ImageAnswer:
         """As `SegmentationClient.segment_image`."""
         request = await asyncio.to_thread(image_request, image, model=model, encoding=encoding, outputs=outputs)
-        return image_answer(await self._ask(self._stub.SegmentImage, request))
+        span = self._tracing.make_call("SegmentImage")
+        return image_answer(await self._ask(self._stub.SegmentImage, request, span))
 
     async def models(self) -> list[pb.Model]:
         """As `SegmentationClient.models`."""
@@ -90,11 +103,16 @@ class AsyncSegmentationClient:
         """Ends all calls."""
         await self._channel.close()
 
-    async def _ask(self, method: Any, request: Any) -> Any:  # Any: see above
+    async def _ask(self, method: Any, request: Any, span: CallSpan = NO_CALL) -> Any:  # Any: see above
         try:
-            return await method(request, timeout=IMAGE_S, metadata=self._credentials.metadata())
+            metadata = (*self._credentials.metadata(), *span.metadata)
+            response = await method(request, timeout=IMAGE_S, metadata=metadata)
+            span.end("OK")
+            return response
         except grpc.aio.AioRpcError as error:
-            raise call_error(error, self.server) from error
+            failure = call_error(error, self.server)
+            span.end(failure.code.name)
+            raise failure from error
 
     async def __aenter__(self) -> Self:
         """The client."""
@@ -127,6 +145,7 @@ class AsyncVideoStream(StreamView):
         self._encoding = encoding
         self._changed = asyncio.Condition()
         self._call: Any = None
+        self._ending: Ending | None = None  # of the call
         self._sender: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -162,6 +181,7 @@ class AsyncVideoStream(StreamView):
     async def close(self) -> None:
         """Ends the stream, also in the middle."""
         self._is_closed = True
+        self._conversation.close()
         await self._drop_call()
         async with self._changed:
             self._changed.notify_all()
@@ -182,7 +202,9 @@ class AsyncVideoStream(StreamView):
             if self._is_closed:
                 raise stream_closed()
             config = self._conversation.begin_call()
-            self._call = self._stub.SegmentStream(metadata=self._metadata())
+            metadata = (*self._metadata(), *self._conversation.metadata)
+            self._call = self._stub.SegmentStream(metadata=metadata)
+            self._ending = Ending(self._call)
             self._sender = asyncio.create_task(self._send(self._call, config))
             is_accepted = await self._receive()
 
@@ -216,13 +238,13 @@ class AsyncVideoStream(StreamView):
         """Takes the next response; False at the end of the call."""
         response: pb.SegmentStreamResponse | None = None
         failure: Failure | None = None
+        assert self._ending is not None
         try:
-            read = await self._call.read()
-            response = read if isinstance(read, pb.SegmentStreamResponse) else None  # grpc.aio.EOF
-            if response is None and (code := await self._call.code()) != grpc.StatusCode.OK:
-                failure = Failure(code=code, message=await self._call.details() or "no reason given")
-        except grpc.aio.AioRpcError as error:
-            failure = failure_of(error)
+            with contextlib.suppress(grpc.aio.AioRpcError):  # the call has ended, and may not say how
+                read = await self._call.read()
+                response = read if isinstance(read, pb.SegmentStreamResponse) else None  # grpc.aio.EOF
+            if response is None:
+                failure = await self._ending.failure()
         except asyncio.CancelledError:
             if self._is_closed:  # by another task, and gRPC says it so
                 raise stream_closed() from None

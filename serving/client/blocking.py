@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.answers import FrameAnswer, ImageAnswer
+from serving.client.balancing import target_of
 from serving.client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_SERVER,
@@ -27,6 +28,7 @@ from serving.client.options import DEFAULT_OPTIONS, DEFAULT_OUTPUTS, EncodingNam
 from serving.client.retries import DEFAULT_RETRY, Attempts, Retry
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.generated.flowseg.v1 import segmentation_pb2_grpc
+from serving.spans import NO_CALL, NO_TRACING, CallSpan, Tracing
 
 
 class Closable:
@@ -56,28 +58,36 @@ class SegmentationClient(Closable):
     """
 
     def __init__(
-        self, server: str = DEFAULT_SERVER, *, retry: Retry = DEFAULT_RETRY, credentials: Credentials = NO_CREDENTIALS
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        retry: Retry = DEFAULT_RETRY,
+        credentials: Credentials = NO_CREDENTIALS,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Connects when the first call is made.
 
         Args:
-            server: HOST:PORT.
+            server: HOST:PORT; ADDRESS:PORT,ADDRESS:PORT or dns:///HOST:PORT for several, of which streams take those
+                that are healthy in turn.
             retry: for how long calls are tried again.
             credentials: for a server that wants encryption, a certificate or a token.
+            tracing: who is told of streams and their frames, see `open_tracing`; to be closed by who opened it.
 
         Raises:
-            ValueError: if retry or credentials cannot be used.
+            ValueError: if the servers, retry or credentials cannot be used.
         """
         retry.check()
         credentials.check(server)
         self.server = server
-        self._retry = retry
-        self._credentials = credentials
+        self._retry, self._tracing, self._credentials = retry, tracing, credentials
+        target, of_target = target_of(server)
+        options: tuple[tuple[str, str | int], ...] = (*CHANNEL_OPTIONS, *of_target)
         tls = credentials.channel_credentials()
         self._channel = (
-            grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+            grpc.insecure_channel(target, options=options)
             if tls is None
-            else grpc.secure_channel(server, tls, options=CHANNEL_OPTIONS)
+            else grpc.secure_channel(target, tls, options=options)
         )
         # Any: grpcio-tools writes no types for stubs
         self._stub: Any = segmentation_pb2_grpc.SegmentationServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -97,7 +107,10 @@ class SegmentationClient(Closable):
         """
         attempts = Attempts(self._retry, self.server)
         return VideoStream(
-            self._stub, Conversation(options, attempts, on_event), options.encoding, self._credentials.metadata
+            self._stub,
+            Conversation(options, attempts, on_event, self._tracing),
+            options.encoding,
+            self._credentials.metadata,
         )
 
     def segment_image(
@@ -115,7 +128,9 @@ class SegmentationClient(Closable):
             ValueError: if it is no image, or cannot be encoded so.
         """
         request = image_request(image, model=model, encoding=encoding, outputs=outputs)
-        response: pb.SegmentImageResponse = self._ask(self._stub.SegmentImage, request)
+        response: pb.SegmentImageResponse = self._ask(
+            self._stub.SegmentImage, request, self._tracing.make_call("SegmentImage")
+        )
         return image_answer(response)
 
     def models(self) -> list[pb.Model]:
@@ -139,11 +154,16 @@ class SegmentationClient(Closable):
         """Ends all calls."""
         self._channel.close()
 
-    def _ask(self, method: Any, request: Any) -> Any:  # Any: see above
+    def _ask(self, method: Any, request: Any, span: CallSpan = NO_CALL) -> Any:  # Any: see above
         try:
-            return method(request, timeout=IMAGE_S, metadata=self._credentials.metadata())
+            metadata = (*self._credentials.metadata(), *span.metadata)
+            response = method(request, timeout=IMAGE_S, metadata=metadata)
+            span.end("OK")
+            return response
         except grpc.RpcError as error:
-            raise call_error(error, self.server) from error
+            failure = call_error(error, self.server)
+            span.end(failure.code.name)
+            raise failure from error
 
 
 class VideoStream(StreamView, Closable):
@@ -222,6 +242,7 @@ class VideoStream(StreamView, Closable):
         """Ends the stream, also in the middle."""
         with self._changed:
             self._is_closed = True
+            self._conversation.close()
             self._changed.notify_all()
         if self._call is not None:
             self._call.cancel()
@@ -237,7 +258,8 @@ class VideoStream(StreamView, Closable):
                 self._num_calls += 1
                 self._changed.notify_all()
                 self._call = self._stub.SegmentStream(
-                    self._requests(config, self._num_calls), metadata=self._metadata()
+                    self._requests(config, self._num_calls),
+                    metadata=(*self._metadata(), *self._conversation.metadata),
                 )
             is_accepted = self._receive()
 

@@ -28,6 +28,7 @@ from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import encode_png
 from serving.overlay import Palette, draw_note, draw_overlay, make_palette
 from serving.recordings import LabelFolder, Recording, VideoFile
+from serving.spans import open_tracing
 from serving.videos import Video, VideoError, open_video
 
 INTERRUPTED = 130  # exit status, as shells have it
@@ -115,8 +116,12 @@ def stream_video(
         video = open_video(options.source, options.image_fps())
         options.check_video(video)
         writer.start_overlay(video)
+        tracing = open_tracing(options.trace, every=options.trace_every, service="flowseg-client")
+        stack.callback(tracing.close)
         client = stack.enter_context(
-            SegmentationClient(options.server, retry=options.retry(), credentials=options.credentials())
+            SegmentationClient(
+                options.server, retry=options.retry(), credentials=options.credentials(), tracing=tracing
+            )
         )
         stream = stack.enter_context(client.stream(options.stream_options(video), tell))
         palette = make_palette([(info.name, (info.red, info.green, info.blue)) for info in stream.model.classes])

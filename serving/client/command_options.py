@@ -21,7 +21,8 @@ class ClientOptions:
 
     # a file, a folder of images, a camera's number, or an RTSP or HTTP address
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    server: str = "127.0.0.1:50051"  # HOST:PORT
+    # HOST:PORT; of several servers ADDRESS:PORT,ADDRESS:PORT, or dns:///HOST:PORT for all addresses of a name
+    server: str = "127.0.0.1:50051"
     ca: Path | None = None  # PEM file that signs the server's certificate; None: the connection is not encrypted
     certificate: Path | None = None  # PEM file, the client's own, for servers that want one
     key: Path | None = None  # PEM file, the key of --certificate
@@ -51,6 +52,10 @@ class ClientOptions:
     connect_s: float = 10.0  # seconds to wait for a server that does not answer at all
     outage_s: float = 60.0  # seconds to wait for a server that was lost; 0 gives up at once
     patience_s: float = 0.0  # seconds to wait for a place on a server that is full
+    # traces of the stream (OpenTelemetry, extra "tracing"): http(s)://HOST:PORT of an OTLP collector, otlp for the one
+    # of OTEL_EXPORTER_OTLP_ENDPOINT, console for stderr, or a file; None traces nothing
+    trace: str | None = None
+    trace_every: int = 30  # frames, of which one is traced; give the server the same
     json: bool = False  # write the summary as JSON
 
     def check(self) -> None:
@@ -58,6 +63,10 @@ class ClientOptions:
         for name in ("key_frame_interval", "min_interval", "max_interval", "stretch_to"):
             if not 0 <= getattr(self, name) <= MAX_INTERVAL:
                 raise ValueError(f"{_flag(name)} must be within 0..{MAX_INTERVAL}, it is {getattr(self, name)}")
+        if self.trace_every < 1:
+            raise ValueError(f"--trace-every must be 1 or more, it is {self.trace_every}")
+        if self.trace is None and self.trace_every != ClientOptions.trace_every:
+            raise ValueError("--trace-every has no effect without --trace: give both or none")
         for name in ("max_age_ms", "target_ms"):
             if not 0 <= getattr(self, name) < 2**32:
                 raise ValueError(f"{_flag(name)} must be 0 or more milliseconds, it is {getattr(self, name)}")

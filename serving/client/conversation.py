@@ -8,6 +8,7 @@ A frame that the server had segmented when its answer was lost is segmented agai
 follows itself. The protocol does not tell.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from serving.client.ledger import Ledger, Totals
 from serving.client.options import KeyFrames, StreamOptions
 from serving.client.retries import Attempts
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
+from serving.spans import NO_CALL, NO_TRACING, Part, Tracing
 
 MARGIN = 16  # frames on their way: without them a bound here would keep the server from ever dropping
 MAX_EVENTS = 1000  # that are kept
@@ -44,15 +46,23 @@ class _Call:
 class Conversation:
     """One stream. Not for several threads at a time."""
 
-    def __init__(self, options: StreamOptions, attempts: Attempts, on_event: Callable[[StreamEvent], None]) -> None:
+    def __init__(
+        self,
+        options: StreamOptions,
+        attempts: Attempts,
+        on_event: Callable[[StreamEvent], None],
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         """Nothing is given yet.
 
         Args:
             options: what to ask for.
             attempts: when to call again.
             on_event: is told what happens beside answers; must not block.
+            tracing: who is told of calls and frames.
         """
         options.check()
+        self._tracing, self._span = tracing, NO_CALL
         self._config = options.message()
         self._attempts = attempts
         self._on_event = on_event
@@ -85,7 +95,14 @@ class Conversation:
 
     def take(self) -> list[FrameAnswer]:
         """Answers that are there, in the order of the frames."""
-        return self._ledger.take()
+        answers = self._ledger.take()
+        for answer in answers:
+            if self._span.wants(answer.sequence):
+                now = time.perf_counter()
+                outcome = "result" if answer.result else "error" if answer.error else "dropped"
+                frame = Part("client frame", now - answer.latency_ms / 1e3, now)
+                self._span.frame(frame, (), {"sequence": answer.sequence, "outcome": outcome})
+        return answers
 
     def force_key_frame(self) -> None:
         """Makes the next frame that is given a key frame."""
@@ -116,8 +133,18 @@ class Conversation:
     def begin_call(self) -> pb.SegmentStreamRequest:
         """The first message of a new call."""
         self._call = _Call()
+        self._span = self._tracing.make_call("SegmentStream")
         self._ledger.begin_call()
         return pb.SegmentStreamRequest(config=self._config)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the call that was begun is sent with."""
+        return self._span.metadata
+
+    def close(self) -> None:
+        """The user has no more of the stream."""
+        self._span.end("CANCELLED")
 
     @property
     def has_request(self) -> bool:
@@ -165,6 +192,7 @@ class Conversation:
         Raises:
             CallError: if there is to be none.
         """
+        self._span.end("OK" if failure is None else failure.code.name)
         call, self._call = self._call, _Call()
         if failure is None:
             self._config.resume_token = ""  # a stream that ended in good order is not kept
@@ -184,6 +212,7 @@ class Conversation:
     def _start(self, started: pb.StreamStarted) -> None:
         self._call.is_accepted = self._attempts.has_met_server = True
         self.started = started
+        self._span.describe(stream=started.stream_id, model=f"{started.model.name}@{started.model.version}")
         self._config.resume_token = started.resume_token
         self._num_accepted += 1
         if self._num_accepted > 1:

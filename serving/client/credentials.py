@@ -26,7 +26,7 @@ class Credentials:
     token_file: Path | None = None  # file with the token alone; read at each call, so that it may be replaced
 
     def check(self, server: str) -> None:
-        """Refuses what cannot work, and a token that others could read on its way to `server` (HOST:PORT).
+        """Refuses what cannot work, and a token that others could read on its way to `server`.
 
         Raises:
             CredentialsError: with one sentence that says why.
@@ -35,7 +35,7 @@ class Credentials:
             raise CredentialsError("a client's certificate and its key belong to each other: give both or none")
         if self.certificate is not None and self.ca is None:
             raise CredentialsError("a client's certificate is for encrypted connections: give the server's CA too")
-        if self.token_file is not None and self.ca is None and not _is_loopback(server):
+        if self.token_file is not None and self.ca is None and not all(map(_is_loopback, server.split(","))):
             raise CredentialsError(f"a token is not sent to {server} where others can read it: give the server's CA")
         self.channel_credentials()
         self.metadata()

@@ -66,7 +66,7 @@ class OnnxRuntime:
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3  # errors: what it warns of is for those who export
+        options.log_severity_level = 4  # what fails raises, and we log it: its own lines would be in no format of ours
         # Threads that spin while they wait take the cores that decode and encode frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers: list[Any] = [CPU]  # Any: ONNX Runtime takes names and (name, options) alike

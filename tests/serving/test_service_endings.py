@@ -178,6 +178,20 @@ async def test_a_draining_server_tells_its_streams_and_takes_no_others(toy_bundl
 
 
 @in_asyncio
+async def test_a_client_that_has_not_said_what_it_wants_is_sent_elsewhere_at_once(toy_bundle: Bundle) -> None:
+    async with (
+        serve_here(served_model(toy_bundle)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        call: Call = open_stub(channel).SegmentStream()
+        await call.wait_for_connection()
+        await server.sessions.drain(grace_s=0)
+        conversation = await hear_out(call)
+    assert (conversation.code, conversation.asks_to_retry) == (grpc.StatusCode.UNAVAILABLE, True)
+    assert conversation.kinds == []
+
+
+@in_asyncio
 async def test_after_its_grace_a_drained_stream_has_answers_for_all_that_was_read(
     toy_bundle: Bundle, gated_runtime: GatedRuntime
 ) -> None:

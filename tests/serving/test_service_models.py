@@ -99,7 +99,8 @@ async def test_metrics_count_frames_and_streams_by_outcome(toy_bundle: Bundle) -
         await converse(server.address, configuration(), *requests(10, b"", 20, STEP_POISON))
         await converse(server.address, configuration(model="dog"))
         # a stream is counted once its status is on its way
-        await until(lambda: server.metrics.text().count(b'flowseg_streams_total{model="') == 2)
+        await until(lambda: b'flowseg_streams_total{model="none",status="NOT_FOUND"}' in server.metrics.text())
+        await until(lambda: b'flowseg_streams_total{model="toy@1",status="OK"} 1.0' in server.metrics.text())
         lines = server.metrics.text().decode().splitlines()
     assert 'flowseg_frames_total{model="toy@1",outcome="result"} 2.0' in lines
     assert 'flowseg_frames_total{model="toy@1",outcome="error"} 2.0' in lines

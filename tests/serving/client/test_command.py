@@ -262,6 +262,8 @@ def test_outputs_that_cannot_be_written_are_refused(toy_server: ServerProcess, v
             "--key-frame-interval is a fixed distance, --adaptive is not: give one of them",
         ),
         (["--max-interval", "5"], "--max-interval has no effect without --adaptive: give both or none"),
+        (["--trace-every", "0"], "--trace-every must be 1 or more, it is 0"),
+        (["--trace-every", "5"], "--trace-every has no effect without --trace: give both or none"),
         (["--may-skip-steps"], "--may-skip-steps has no effect without --target-ms: give both or none"),
         (
             ["--adaptive", "--min-interval", "9", "--max-interval", "5"],
