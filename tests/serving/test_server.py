@@ -274,8 +274,10 @@ async def test_a_client_that_never_sent_its_configuration_does_not_delay_the_end
 ) -> None:
     with start_server(tmp_path / "log", str(toy_folder), "--grace-s", "1000") as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
-            call: Call = open_stub(channel).SegmentStream()
+            stub = open_stub(channel)
+            call: Call = stub.SegmentStream()
             await call.wait_for_connection()
+            await stub.GetServerInfo(pb.GetServerInfoRequest())  # answered after the call before it has begun
             server.process.terminate()
             assert server.process.wait(PATIENCE_S) == 0
             refused = await hear_out(call)
