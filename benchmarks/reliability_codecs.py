@@ -1,0 +1,241 @@
+"""Fuzzing of what decodes pixels: frames as clients send them, and label maps as clients get them."""
+
+import random
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from benchmarks.reliability_inputs import mutate_bytes
+from benchmarks.reliability_target import Subject, Target
+from serving.client.answers import FrameAnswer, LabelDecoder
+from serving.client.frames import Frame
+from serving.decoders import open_decoder
+from serving.errors import FrameRefusedError
+from serving.frames import Encoding, Size, fit
+from serving.generated.flowseg.v1 import segmentation_pb2 as pb
+from serving.label_maps import encode_png, encode_raw
+from serving.run_lengths import decode_delta, decode_rle, encode_delta, encode_rle
+from serving.video_chunks import CODEC_NAMES, ChunkDecoder, Codec
+
+SIZE = Size(48, 32)  # of the valid frames and maps
+MAX_PIXELS = 4_000_000  # of a frame: far above the valid ones, and nothing that a machine would notice
+ENCODERS: dict[Codec, str] = {"h264": "libx264", "hevc": "libx265"}
+CHUNKS_PER_VIDEO = 4
+
+
+def picture(number: int) -> NDArray[np.uint8]:
+    """(H, W, 3), with edges and noise."""
+    chance = np.random.default_rng(number)
+    pixels = chance.integers(0, 60, (SIZE.height, SIZE.width, 3), np.uint8)
+    pixels[number % 16 :, 8 : 20 + number % 16] += 150
+    return pixels
+
+
+def label_map(number: int) -> NDArray[np.uint8]:
+    """(H, W), of a few areas."""
+    labels = np.zeros((SIZE.height, SIZE.width), np.uint8)
+    labels[number % 20 :, 5:30] = 3
+    labels[10:15, number % 40 :] = 9
+    return labels
+
+
+def jpegs() -> list[bytes]:
+    """Baseline, progressive, with restarts, gray."""
+    options = [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2), (cv2.IMWRITE_JPEG_QUALITY, 5)]
+    made = [_encoded(".jpg", picture(i), option) for i, option in enumerate(options)]
+    return [*made, _encoded(".jpg", picture(4)[..., 0], ())]
+
+
+def pngs() -> list[bytes]:
+    """RGB, with transparency, gray, of 16 and of 1 bit."""
+    alpha = np.dstack([picture(1), picture(2)[..., :1]])
+    deep = picture(3).astype(np.uint16) * 257
+    flat = (cv2.IMWRITE_PNG_BILEVEL, 1)
+    images = [(picture(0), ()), (alpha, ()), (picture(4)[..., 0], ()), (deep, ()), (label_map(1), flat)]
+    return [_encoded(".png", image, option) for image, option in images]
+
+
+def _encoded(suffix: str, image: NDArray[np.generic], options: Sequence[int]) -> bytes:
+    is_encoded, encoded = cv2.imencode(suffix, image, list(options))
+    assert is_encoded
+    return encoded.tobytes()
+
+
+def raw(num_bytes_per_two_pixels: int) -> list[bytes]:
+    """Of the right length."""
+    return [bytes(SIZE.width * SIZE.height * num_bytes_per_two_pixels // 2)]
+
+
+def framed(chunks: Sequence[bytes]) -> bytes:
+    """Several messages as one input: each behind its length."""
+    return b"".join(struct.pack(">H", len(chunk)) + chunk for chunk in chunks)
+
+
+def unframed(content: bytes, most: int) -> list[bytes]:
+    """The messages in an input, however wrong the lengths are."""
+    messages, place = [], 0
+    while place + 2 <= len(content) and len(messages) < most:
+        (length,) = struct.unpack_from(">H", content, place)
+        messages.append(content[place + 2 : place + 2 + length])
+        place += 2 + length
+    return messages
+
+
+def mutate_framed(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
+    """Damages one or all of the messages in an input, seldom their lengths."""
+    if chance.randrange(8) == 0:
+        return mutate_bytes(chance, seeds)
+    messages = unframed(chance.choice(seeds), 64)
+    others = [message for seed in seeds for message in unframed(seed, 64)]
+    damaged = range(len(messages)) if chance.randrange(4) == 0 else [chance.randrange(len(messages))]
+    for index in damaged:
+        messages[index] = mutate_bytes(chance, [messages[index], *others])[:65535]
+    if chance.randrange(4) == 0:
+        chance.shuffle(messages)
+    return framed(messages)
+
+
+def videos(codec: Codec) -> list[bytes]:
+    """A few frames, each a chunk; of several sizes and settings."""
+    made = []
+    for size, options in ((SIZE, {}), (Size(64, 64), {"bf": "2"}), (Size(46, 34), {"g": "1"})):
+        encoder = av.CodecContext.create(ENCODERS[codec], "w")
+        assert isinstance(encoder, av.VideoCodecContext)
+        encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
+        encoder.time_base = Fraction(1, 25)
+        quiet = {"x265-params": "log-level=none:pools=none:frame-threads=1"} if codec == "hevc" else {}
+        encoder.options = {"preset": "ultrafast", "bf": "0", **quiet, **options}
+        chunks = []
+        for number in range(CHUNKS_PER_VIDEO):
+            pixels = cv2.resize(picture(number), size).astype(np.uint8, copy=False)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number
+            chunks += [bytes(packet) for packet in encoder.encode(frame)]
+        chunks += [bytes(packet) for packet in encoder.encode(None)]
+        made.append(framed(chunks))
+    return made
+
+
+def _open_image(encoding: Encoding, size: Size | None, folder: Path) -> Subject:
+    del folder
+
+    def feed(content: bytes) -> None:
+        frame = open_decoder(encoding, size, max_pixels=MAX_PIXELS).decode(content)
+        assert frame.dtype == np.uint8
+        assert frame.ndim == 3
+        assert frame.shape[0] * frame.shape[1] <= MAX_PIXELS
+        fit(frame, SIZE)
+
+    return Subject(feed)
+
+
+def _open_video(codec: Codec, folder: Path) -> Subject:
+    del folder
+
+    def feed(content: bytes) -> None:
+        """All chunks of a stream; a refused one must not end it."""
+        decoder = ChunkDecoder(codec, None, max_pixels=MAX_PIXELS, max_frames_per_chunk=4)
+        refusal = None
+        for chunk in unframed(content, 8):
+            try:
+                frames = decoder.decode(chunk)
+            except FrameRefusedError as error:
+                refusal = error
+                continue
+            assert all(frame.shape[0] * frame.shape[1] <= MAX_PIXELS for frame in frames)
+        decoder.flush()
+        if refusal is not None:
+            raise refusal
+
+    return Subject(feed)
+
+
+def _open_rle(folder: Path) -> Subject:
+    del folder
+    return Subject(lambda content: decode_rle(content, SIZE))
+
+
+def _open_delta(folder: Path) -> Subject:
+    del folder
+    before = label_map(0)
+    return Subject(lambda content: decode_delta(content, before))
+
+
+def _deltas() -> list[bytes]:
+    return [encode_delta(label_map(number), label_map(0)) for number in range(5)]
+
+
+def answers() -> list[bytes]:
+    """What a server says in one call, with maps in every encoding."""
+    encodings: dict[pb.PixelMapEncoding, Callable[[NDArray[np.uint8]], bytes]] = {
+        pb.PIXEL_MAP_ENCODING_PNG: encode_png,
+        pb.PIXEL_MAP_ENCODING_RAW: encode_raw,
+        pb.PIXEL_MAP_ENCODING_RLE: encode_rle,
+        pb.PIXEL_MAP_ENCODING_DELTA_RLE: lambda labels: encode_delta(labels, label_map(0)),
+    }
+    calls = []
+    for encoding, encode in encodings.items():
+        first = _result(pb.PIXEL_MAP_ENCODING_RLE, encode_rle(label_map(0)))
+        calls.append(framed([first, _result(encoding, encode(label_map(1)))]))
+    return calls
+
+
+def _result(encoding: pb.PixelMapEncoding, data: bytes) -> bytes:
+    width, height = SIZE
+    result = pb.FrameResult(
+        sequence=1,
+        labels=pb.PixelMap(encoding=encoding, width=width, height=height, data=data),
+        confidence=pb.PixelMap(width=width, height=height, data=encode_png(label_map(2))),
+        overlay=pb.Overlay(encoding=pb.OVERLAY_ENCODING_PNG, width=width, height=height, data=encode_png(picture(0))),
+    )
+    return pb.SegmentStreamResponse(result=result).SerializeToString()
+
+
+def _open_answers(folder: Path) -> Subject:
+    del folder
+
+    def feed(content: bytes) -> None:
+        decoder = LabelDecoder()
+        for message in unframed(content, 8):
+            result = pb.SegmentStreamResponse.FromString(message).result
+            labels = decoder.decode(result)
+            answer = FrameAnswer(sequence=0, frame=Frame(picture(0)), result=result, labels=labels, latency_ms=0.0)
+            del labels
+            answer.confidence, answer.overlay  # noqa: B018  # properties that decode
+
+    return Subject(feed)
+
+
+def _image(name: str, encoding: Encoding, seeds: Callable[[], Sequence[bytes]], share: int) -> Target:
+    size = None if encoding in (Encoding.JPEG, Encoding.PNG) else SIZE
+    what = f"frames as {encoding.value}"
+    return Target(name, what, share, seeds, partial(_open_image, encoding, size), (FrameRefusedError,))
+
+
+def _video(codec: Codec, share: int) -> Target:
+    what = f"chunks of {CODEC_NAMES[codec]} video"
+    opens = partial(_open_video, codec)
+    return Target(codec, what, share, partial(videos, codec), opens, (FrameRefusedError,), mutate_framed)
+
+
+CODECS = (
+    _image("jpeg", Encoding.JPEG, jpegs, 120),
+    _image("png", Encoding.PNG, pngs, 120),
+    _image("raw", Encoding.RAW_RGB, partial(raw, 6), 20),
+    _image("nv12", Encoding.RAW_NV12, partial(raw, 3), 20),
+    _video("h264", 40),
+    _video("hevc", 30),
+    Target("rle", "label maps as runs", 100, lambda: list(map(encode_rle, map(label_map, range(5)))), _open_rle,
+           (ValueError,)),
+    Target("delta", "label maps as changes", 100, _deltas, _open_delta, (ValueError,)),
+    Target("answers", "what a server says, in the client", 60, answers, _open_answers, (ValueError, DecodeError),
+           mutate_framed),
+)  # fmt: skip
