@@ -2,6 +2,7 @@
 
 import random
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
@@ -19,7 +20,7 @@ from serving.client.answers import FrameAnswer, LabelDecoder
 from serving.client.frames import Frame
 from serving.decoders import open_decoder
 from serving.errors import FrameRefusedError
-from serving.frames import Encoding, Size, fit
+from serving.frames import PNG_SIGNATURE, Encoding, Size, fit
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
 from serving.label_maps import encode_png, encode_raw
 from serving.run_lengths import decode_delta, decode_rle, encode_delta, encode_rle
@@ -29,6 +30,10 @@ SIZE = Size(48, 32)  # of the valid frames and maps
 MAX_PIXELS = 4_000_000  # of a frame: far above the valid ones, and nothing that a machine would notice
 ENCODERS: dict[Codec, str] = {"h264": "libx264", "hevc": "libx265"}
 CHUNKS_PER_VIDEO = 4
+# x265 itself writes beyond its memory where a frame is narrower than its blocks of 64 pixels: seen at 48x32 and 46x34
+VIDEO_SETTINGS: tuple[tuple[Size, dict[str, str]], ...] = (
+    (Size(64, 48), {}), (Size(96, 64), {"bf": "2"}), (Size(66, 50), {"g": "1"}),
+)  # fmt: skip
 
 
 def picture(number: int) -> NDArray[np.uint8]:
@@ -69,6 +74,31 @@ def _encoded(suffix: str, image: NDArray[np.generic], options: Sequence[int]) ->
     return encoded.tobytes()
 
 
+def mutate_png(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
+    """Damages what is in the chunks and makes the checksums right again; one in four is damaged as bytes instead."""
+    if chance.randrange(4) == 0:
+        return mutate_bytes(chance, seeds)
+    encoded = chance.choice(seeds)
+    place, chunks = len(PNG_SIGNATURE), []
+    while place + 12 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        chunks.append((kind, encoded[place + 8 : place + 8 + length]))
+        place += 12 + length
+    index = chance.randrange(len(chunks))
+    kind, content = chunks[index]
+    if kind == b"IDAT" and chance.randrange(2):  # the pixels behind the compression
+        content = zlib.compress(mutate_bytes(chance, [zlib.decompress(content)]))
+    else:
+        content = mutate_bytes(chance, [content, *(other for _, other in chunks)])
+    chunks[index] = (kind, content)
+    if chance.randrange(8) == 0:
+        chance.shuffle(chunks)
+    return PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
 def raw(num_bytes_per_two_pixels: int) -> list[bytes]:
     """Of the right length."""
     return [bytes(SIZE.width * SIZE.height * num_bytes_per_two_pixels // 2)]
@@ -106,7 +136,7 @@ def mutate_framed(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
 def videos(codec: Codec) -> list[bytes]:
     """A few frames, each a chunk; of several sizes and settings."""
     made = []
-    for size, options in ((SIZE, {}), (Size(64, 64), {"bf": "2"}), (Size(46, 34), {"g": "1"})):
+    for size, options in VIDEO_SETTINGS:
         encoder = av.CodecContext.create(ENCODERS[codec], "w")
         assert isinstance(encoder, av.VideoCodecContext)
         encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
@@ -188,6 +218,39 @@ def answers() -> list[bytes]:
     return calls
 
 
+def mutate_answers(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
+    """Damages what is in the maps, and what is said of them; one in four is damaged as bytes instead."""
+    if chance.randrange(4) == 0:
+        return mutate_framed(chance, seeds)
+    messages = [pb.SegmentStreamResponse.FromString(each) for each in unframed(chance.choice(seeds), 8)]
+    result = chance.choice(messages).result
+    part = chance.choice((result.labels, result.labels, result.confidence, result.overlay))
+    match chance.randrange(4):
+        case 0:
+            part.width, part.height = (chance.choice((0, 1, 32, 48, 65535, 1 << 31, (1 << 32) - 1)) for _ in "wh")
+        case 1 if part is not result.overlay:
+            labels = result.labels
+            labels.encoding = chance.choice(pb.PixelMapEncoding.values())
+        case 2:
+            part.data = mutate_png(chance, [encode_png(label_map(0)), encode_png(picture(0))])
+        case _:
+            part.data = mutate_bytes(chance, [part.data])
+    if chance.randrange(8) == 0:  # one run, as large as it may be called
+        side = chance.choice((48 * 32, 65535, 65535**2, (1 << 32) - 1))
+        width, height = (side, 1) if side < 1 << 32 and chance.randrange(2) else (65535, max(1, side // 65535))
+        runs = b"\x01\x07" + _varint(width * height & 0xFFFFFFFF)
+        result.labels.CopyFrom(pb.PixelMap(encoding=pb.PIXEL_MAP_ENCODING_RLE, width=width, height=height, data=runs))
+    return framed([message.SerializeToString()[:65535] for message in messages])
+
+
+def _varint(number: int) -> bytes:
+    digits = []
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*digits, number])
+
+
 def _result(encoding: pb.PixelMapEncoding, data: bytes) -> bytes:
     width, height = SIZE
     result = pb.FrameResult(
@@ -216,8 +279,9 @@ def _open_answers(folder: Path) -> Subject:
 
 def _image(name: str, encoding: Encoding, seeds: Callable[[], Sequence[bytes]], share: int) -> Target:
     size = None if encoding in (Encoding.JPEG, Encoding.PNG) else SIZE
-    what = f"frames as {encoding.value}"
-    return Target(name, what, share, seeds, partial(_open_image, encoding, size), (FrameRefusedError,))
+    mutate = mutate_png if encoding is Encoding.PNG else mutate_bytes
+    opens = partial(_open_image, encoding, size)
+    return Target(name, f"frames as {encoding.value}", share, seeds, opens, (FrameRefusedError,), mutate)
 
 
 def _video(codec: Codec, share: int) -> Target:
@@ -237,5 +301,5 @@ CODECS = (
            (ValueError,)),
     Target("delta", "label maps as changes", 100, _deltas, _open_delta, (ValueError,)),
     Target("answers", "what a server says, in the client", 60, answers, _open_answers, (ValueError, DecodeError),
-           mutate_framed),
+           mutate_answers),
 )  # fmt: skip
