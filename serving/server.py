@@ -33,6 +33,7 @@ from serving.options import ServerOptions
 from serving.service import SERVICE, SegmentationService
 from serving.sessions import Sessions
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
+from serving.undecodable import UndecodableInterceptor
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ async def serve(options: ServerOptions, models: Models, recorder: DriftRecorder 
 def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
     """A gRPC server without services, for messages of at most so many bytes."""
     return grpc.aio.server(
+        interceptors=[UndecodableInterceptor()],
         options=[
             ("grpc.so_reuseport", 0),  # or a second server would share the port without a word
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -158,7 +160,7 @@ def create_grpc_server(max_message_bytes: int) -> grpc.aio.Server:
             ("grpc.keepalive_time_ms", 30_000),  # finds clients that vanished without a goodbye
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # and lets clients look for us as often
-        ]
+        ],
     )
 
 

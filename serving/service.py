@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from serving.answering import Surroundings
 from serving.answers import AnswerEncoder, Outcome, decode_frame
@@ -31,6 +32,7 @@ from serving.session import Session, StreamContext
 from serving.sessions import Sessions
 from serving.statuses import Context, abort, status_of
 from serving.stream import Stream
+from serving.undecodable import undecodable
 
 logger = logging.getLogger(__name__)
 
@@ -237,6 +239,8 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
                 request = await context.read()
         except TimeoutError as error:
             raise IdleTimeoutError(f"nothing came for {self._limits.idle_timeout_s:g} s") from error
+        except DecodeError as error:
+            raise undecodable() from error
         if not isinstance(request, pb.SegmentStreamRequest) or not request.HasField("config"):
             raise InvalidRequestError("body", "the first message must be the configuration of the stream")
         return request.config
