@@ -163,16 +163,20 @@ def _open_sidecar(folder: Path) -> Subject:
     return Subject(feed)
 
 
+def _key_graphs() -> list[bytes]:
+    return [(READY_BUNDLE / read_bundle(READY_BUNDLE).manifest.variants[0].key.file).read_bytes()[: 1 << 20]]
+
+
+def _sidecars() -> list[bytes]:
+    return [_sidecar(b"plan").model_dump_json().encode()]
+
+
 BUNDLES = (
     Target("manifest", "manifests of bundles", 40, _manifests, _open_manifest, (BundleError,), mutate_json),
-    Target("damaged_graph", "graphs changed behind the manifest's back", 10, lambda: [_key_graph()],
+    Target("damaged_graph", "graphs changed behind the manifest's back", 10, _key_graphs,
            _open_damaged_graph, (BundleError,)),
     Target("graph", "graphs with a manifest to match, in ONNX Runtime", 10, _graphs, _open_graph, (BundleError,),
            _mutate_graph),
-    Target("sidecar", "sidecars of plans", 60, lambda: [_sidecar(b"plan").model_dump_json().encode()], _open_sidecar,
+    Target("sidecar", "sidecars of plans", 60, _sidecars, _open_sidecar,
            (BundleError,), mutate_json),
 )  # fmt: skip
-
-
-def _key_graph() -> bytes:
-    return (READY_BUNDLE / read_bundle(READY_BUNDLE).manifest.variants[0].key.file).read_bytes()[: 1 << 20]

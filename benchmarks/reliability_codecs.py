@@ -199,6 +199,10 @@ def _open_delta(folder: Path) -> Subject:
     return Subject(lambda content: decode_delta(content, before))
 
 
+def _runs() -> list[bytes]:
+    return [encode_rle(label_map(number)) for number in range(5)]
+
+
 def _deltas() -> list[bytes]:
     return [encode_delta(label_map(number), label_map(0)) for number in range(5)]
 
@@ -297,7 +301,7 @@ CODECS = (
     _image("nv12", Encoding.RAW_NV12, partial(raw, 3), 20),
     _video("h264", 40),
     _video("hevc", 30),
-    Target("rle", "label maps as runs", 100, lambda: list(map(encode_rle, map(label_map, range(5)))), _open_rle,
+    Target("rle", "label maps as runs", 100, _runs, _open_rle,
            (ValueError,)),
     Target("delta", "label maps as changes", 100, _deltas, _open_delta, (ValueError,)),
     Target("answers", "what a server says, in the client", 60, answers, _open_answers, (ValueError, DecodeError),

@@ -249,7 +249,7 @@ def _open_parsing(folder: Path) -> Subject:
 PROTOCOL = (
     Target("requests", "messages of the service, parsed", 150, _calls, _open_parsing,
            (DecodeError, InvalidRequestError), _mutate_call),
-    Target("stream", "calls of SegmentStream to a server", 8, _calls, _open_stream, (CallRefusedError,), _mutate_call),
-    Target("image", "calls of SegmentImage to a server", 8, _image_requests, _open_images, (CallRefusedError,),
+    Target("stream", "calls of SegmentStream to a server", 20, _calls, _open_stream, (CallRefusedError,), _mutate_call),
+    Target("image", "calls of SegmentImage to a server", 20, _image_requests, _open_images, (CallRefusedError,),
            _mutate_image_request),
 )  # fmt: skip

@@ -135,6 +135,10 @@ def _open_label_map(folder: Path) -> Subject:
     return Subject(feed)
 
 
+def _lists() -> list[bytes]:
+    return [b"val_lindau_000000_000019\nlindau/lindau_000001_000019.png\n"]
+
+
 def _open_list(folder: Path) -> Subject:
     for name in ("leftImg8bit_sequence", "gtFine"):
         (folder / name / "val" / "lindau").mkdir(parents=True)
@@ -219,7 +223,7 @@ TRAINING_FILES = (
            _mutate_checkpoint),
     Target("run_json", "run.json", 60, _run_files, _open_run_file, (RunError,), mutate_json),
     Target("label_map", "label maps of data sets", 100, _label_maps, _open_label_map, (ValueError,), mutate_json),
-    Target("list", "lists of frames", 60, lambda: [b"val_lindau_000000_000019\nlindau/lindau_000001_000019.png\n"],
+    Target("list", "lists of frames", 60, _lists,
            _open_list, (ValueError,)),
     Target("frame", "frames of data sets", 60, _images, partial(_open_image, _read_frame), (ValueError,),
            _mutate_image),

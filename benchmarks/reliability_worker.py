@@ -11,10 +11,10 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from ctypes import c_longlong
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from benchmarks.reliability_target import Subject, Target
 
@@ -26,10 +26,10 @@ ADDRESS_SPACE_MB = 8192  # more than at the start: an allocation above it fails,
 class Board(NamedTuple):
     """What the watcher sees, in shared memory."""
 
-    current: "Synchronized[int]"  # number of the input that is being tried; -1 before the first
-    refused: "Synchronized[int]"
-    accepted: "Synchronized[int]"
-    peak_growth_kb: "Synchronized[int]"
+    current: c_longlong  # number of the input that is being tried; -1 before the first
+    refused: c_longlong
+    accepted: c_longlong
+    peak_growth_kb: c_longlong
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,10 @@ def _feed(
 
 def peak_memory_kb(process_id: int | None) -> int:
     """The most memory that a process has ever had, in units of 1024 bytes; None is this process."""
-    if process_id is None:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for line in Path(f"/proc/{process_id}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    raise RuntimeError(f"process {process_id} has ended")
+    # not getrusage: it counts what the process that started this one had
+    status = Path(f"/proc/{process_id or 'self'}/status").read_text(encoding="utf-8", errors="replace")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1])
 
 
 def _signature(error: Exception) -> str:
@@ -132,5 +130,5 @@ def _bound_address_space() -> None:
 
 def open_board() -> Board:
     """A board without a count."""
-    fields = [cast("Synchronized[int]", multiprocessing.Value("q", value)) for value in (-1, 0, 0, 0)]
-    return Board(*fields)
+    context = multiprocessing.get_context("spawn")
+    return Board(*(context.Value("q", value, lock=False) for value in (-1, 0, 0, 0)))
