@@ -8,6 +8,7 @@ fuzz    Malformed inputs for everything that comes from outside: the protocol, i
 import json
 import logging
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def run_fuzz(options: FuzzOptions) -> dict[str, Any]:
     return report
 
 
-COMMANDS = {"fuzz": FuzzOptions}
+COMMANDS: dict[str, Callable[..., FuzzOptions]] = {"fuzz": FuzzOptions}
 
 
 def main() -> int:

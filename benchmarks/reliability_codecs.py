@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -30,6 +31,9 @@ SIZE = Size(48, 32)  # of the valid frames and maps
 MAX_PIXELS = 4_000_000  # of a frame: far above the valid ones, and nothing that a machine would notice
 ENCODERS: dict[Codec, str] = {"h264": "libx264", "hevc": "libx265"}
 CHUNKS_PER_VIDEO = 4
+ENCODINGS = (
+    pb.PIXEL_MAP_ENCODING_PNG, pb.PIXEL_MAP_ENCODING_RAW, pb.PIXEL_MAP_ENCODING_RLE, pb.PIXEL_MAP_ENCODING_DELTA_RLE,
+)  # fmt: skip
 # x265 itself writes beyond its memory where a frame is narrower than its blocks of 64 pixels: seen at 48x32 and 46x34
 VIDEO_SETTINGS: tuple[tuple[Size, dict[str, str]], ...] = (
     (Size(64, 48), {}), (Size(96, 64), {"bf": "2"}), (Size(66, 50), {"g": "1"}),
@@ -64,11 +68,13 @@ def pngs() -> list[bytes]:
     alpha = np.dstack([picture(1), picture(2)[..., :1]])
     deep = picture(3).astype(np.uint16) * 257
     flat = (cv2.IMWRITE_PNG_BILEVEL, 1)
-    images = [(picture(0), ()), (alpha, ()), (picture(4)[..., 0], ()), (deep, ()), (label_map(1), flat)]
+    images: list[tuple[NDArray[Any], tuple[int, ...]]] = [
+        (picture(0), ()), (alpha, ()), (picture(4)[..., 0], ()), (deep, ()), (label_map(1), flat),
+    ]  # fmt: skip
     return [_encoded(".png", image, option) for image, option in images]
 
 
-def _encoded(suffix: str, image: NDArray[np.generic], options: Sequence[int]) -> bytes:
+def _encoded(suffix: str, image: NDArray[Any], options: Sequence[int]) -> bytes:
     is_encoded, encoded = cv2.imencode(suffix, image, list(options))
     assert is_encoded
     return encoded.tobytes()
@@ -111,7 +117,8 @@ def framed(chunks: Sequence[bytes]) -> bytes:
 
 def unframed(content: bytes, most: int) -> list[bytes]:
     """The messages in an input, however wrong the lengths are."""
-    messages, place = [], 0
+    messages: list[bytes] = []
+    place = 0
     while place + 2 <= len(content) and len(messages) < most:
         (length,) = struct.unpack_from(">H", content, place)
         messages.append(content[place + 2 : place + 2 + length])
@@ -234,7 +241,7 @@ def mutate_answers(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
             part.width, part.height = (chance.choice((0, 1, 32, 48, 65535, 1 << 31, (1 << 32) - 1)) for _ in "wh")
         case 1 if part is not result.overlay:
             labels = result.labels
-            labels.encoding = chance.choice(pb.PixelMapEncoding.values())
+            labels.encoding = chance.choice(ENCODINGS)
         case 2:
             part.data = mutate_png(chance, [encode_png(label_map(0)), encode_png(picture(0))])
         case _:

@@ -108,7 +108,8 @@ def _watch(
         return None
     if board.current.value < numbers.start:
         raise RuntimeError(f"{target.name} did not start: {_last_words(folder)}")
-    how = signal.Signals(-process.exitcode).name if (process.exitcode or 0) < 0 else f"exit status {process.exitcode}"
+    status = process.exitcode or 0
+    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     return Finding(board.current.value, "crash", how, _last_words(folder))
 
 

@@ -9,11 +9,12 @@ import json
 import random
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+M = TypeVar("M", bound=Message)
 Mutate: TypeAlias = Callable[[random.Random, Sequence[bytes]], bytes]  # from valid inputs to another one
 MAX_CHANGES = 6  # of one input
 MAX_BYTES = 1 << 20  # of one input
@@ -103,7 +104,7 @@ def _changed(chance: random.Random, node: Any) -> Any:
             return node | {key: _changed(chance, node[key])}
 
 
-def random_message(chance: random.Random, kind: type[Message], payloads: Sequence[bytes], depth: int = 4) -> Message:
+def random_message(chance: random.Random, kind: type[M], payloads: Sequence[bytes], depth: int = 4) -> M:
     """A message that the schema allows and nobody would send.
 
     Args:
@@ -118,7 +119,7 @@ def random_message(chance: random.Random, kind: type[Message], payloads: Sequenc
             continue
         count = chance.randrange(4) if field.is_repeated else 1
         for _ in range(count):
-            _set(chance, message, field, payloads, depth)
+            _set(chance, message, field, payloads, depth)  # type: ignore[arg-type]  # of either implementation
     return message
 
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -126,36 +127,44 @@ def _parse(content: bytes) -> None:
                 parse_outputs(image.outputs, "outputs")
 
 
-def _start_server(folder: Path) -> tuple[int, grpc.Channel]:
-    """The real command in a process of its own: its number, and a channel to it."""
-    arguments = ("--port", "0", "--http-port", "0", "--json", "--threads", "1", "--runtime", "onnxruntime",
-                 "--max-frame-megapixels", "4", "--max-streams", "8", "--resume-s", "5")  # fmt: skip
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", str(READY_BUNDLE), *arguments],
-            stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
-    assert process.stdout is not None
-    ports = json.loads(process.stdout.readline())
-    return process.pid, grpc.insecure_channel(f"127.0.0.1:{ports['port']}")
+class _Server:
+    """The real command in a process of its own, and a channel to it."""
+
+    def __init__(self, folder: Path) -> None:
+        arguments = ("--port", "0", "--http-port", "0", "--json", "--threads", "1", "--runtime", "onnxruntime",
+                     "--max-frame-megapixels", "4", "--max-streams", "8", "--resume-s", "5")  # fmt: skip
+        with (folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "serving.server", str(READY_BUNDLE), *arguments],
+                stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        ports = json.loads(self._process.stdout.readline())
+        self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{ports['port']}")  # Any: grpc types no calls of bytes
+        self.process_id = self._process.pid
+
+    def close(self) -> None:
+        self.channel.close()
+        self._process.kill()
+        self._process.communicate()
 
 
 def _open_stream(folder: Path) -> Subject:
-    process_id, channel = _start_server(folder)
+    server = _Server(folder)
     good = unframed(_call(pb.FRAME_ENCODING_JPEG, jpegs()[:3]), MAX_MESSAGES)
-    expected, number = _labels(_converse(channel, good)), 0
+    expected, number = _labels(_converse(server.channel, good)), 0
 
     def feed(content: bytes) -> None:
         nonlocal number
         number += 1
-        if number % NEIGHBOUR_EVERY == 0 and _labels(_converse(channel, good)) != expected:
+        if number % NEIGHBOUR_EVERY == 0 and _labels(_converse(server.channel, good)) != expected:
             raise BrokenPromiseError("a good stream is no longer answered as before")
-        _converse(channel, unframed(content, MAX_MESSAGES))
+        _converse(server.channel, unframed(content, MAX_MESSAGES))
 
-    return Subject(feed, process_id)
+    return Subject(feed, server.process_id, server.close)
 
 
-def _converse(channel: grpc.Channel, messages: Sequence[bytes]) -> list[pb.SegmentStreamResponse]:
+def _converse(channel: Any, messages: Sequence[bytes]) -> list[pb.SegmentStreamResponse]:
     """All answers of a call.
 
     Raises:
@@ -229,8 +238,8 @@ def _mutate_image_request(chance: random.Random, seeds: Sequence[bytes]) -> byte
 
 
 def _open_images(folder: Path) -> Subject:
-    process_id, channel = _start_server(folder)
-    segment = channel.unary_unary(METHOD + "SegmentImage")
+    server = _Server(folder)
+    segment = server.channel.unary_unary(METHOD + "SegmentImage")
 
     def feed(content: bytes) -> None:
         try:
@@ -238,7 +247,7 @@ def _open_images(folder: Path) -> Subject:
         except grpc.RpcError as error:
             raise _refusal(error) from error
 
-    return Subject(feed, process_id)
+    return Subject(feed, server.process_id, server.close)
 
 
 def _open_parsing(folder: Path) -> Subject:

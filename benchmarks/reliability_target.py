@@ -16,6 +16,7 @@ class Subject:
 
     feed: Feed
     process_id: int | None = None  # whose memory counts; None is the process that feeds
+    close: Callable[[], object] = lambda: None  # ends what `open` started
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _video_files() -> list[bytes]:
     with tempfile.TemporaryDirectory() as name:
         for suffix, codec in ((".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "mp4v")):
             path = Path(name) / f"video{suffix}"
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, (SIZE[1], SIZE[0]))
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, (SIZE[1], SIZE[0]))
             for number in range(4):
                 writer.write(picture(number))
             writer.release()

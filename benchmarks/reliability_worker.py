@@ -10,6 +10,7 @@ import os
 import resource
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from ctypes import c_longlong
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def work(
     subject = target.open(folder)
     if has_limits:
         _bound_address_space()
-    with (folder / "findings").open("a", encoding="utf-8") as findings:
+    # by lines: a crash leaves those before it
+    with contextlib.closing(subject), (folder / "findings").open("a", encoding="utf-8", buffering=1) as findings:
         _feed(target, subject, seeds, seed, numbers, ends_at, board, lambda each: findings.write(each.line()))
 
 
@@ -78,7 +80,9 @@ def _feed(
         board.current.value = number
         content = target.make_input(seeds, seed, number)
         try:
-            subject.feed(content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of libraries, on what they make of damage
+                subject.feed(content)
         except target.refusals:
             board.refused.value += 1
         except Exception as error:  # what is looked for

@@ -7,11 +7,11 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from serving.errors import InvalidRequestError
-from serving.statuses import Context, abort
+from serving.statuses import abort
 
 # Any: of whichever messages
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"]
 
 
 def undecodable() -> InvalidRequestError:
@@ -36,11 +36,13 @@ class UndecodableInterceptor(grpc.aio.ServerInterceptor):
                 return error
             return message
 
-        async def answer_message(request: Message | DecodeError, context: Context) -> Any:
+        async def answer_message(request: Message | DecodeError, context: Any) -> Any:  # Any: a context of grpc.aio
             if isinstance(request, DecodeError):
                 await abort(context, undecodable())
             return await answer(request, context)
 
         return grpc.unary_unary_rpc_method_handler(
-            answer_message, request_deserializer=decode_or_tell, response_serializer=handler.response_serializer
+            answer_message,
+            request_deserializer=decode_or_tell,
+            response_serializer=handler.response_serializer,
         )

@@ -1,5 +1,7 @@
 """Bytes that are no message are the client's mistake, and leave no stack trace in the log."""
 
+from typing import Any
+
 import grpc
 import pytest
 
@@ -11,8 +13,12 @@ NO_MESSAGE = b"\xff\xff\xff"
 SERVICE = "/flowseg.v1.SegmentationService/"
 
 
+def open_channel(server: ServerProcess) -> Any:  # Any: grpc has no types for calls of bytes
+    return grpc.insecure_channel(server.address)
+
+
 def test_a_unary_request_that_is_no_message_is_refused(toy_server: ServerProcess) -> None:
-    with grpc.insecure_channel(toy_server.address) as channel:
+    with open_channel(toy_server) as channel:
         for method in (f"{SERVICE}SegmentImage", f"{SERVICE}GetModel", "/grpc.health.v1.Health/Check"):
             with pytest.raises(grpc.RpcError) as failed:
                 channel.unary_unary(method)(NO_MESSAGE)
@@ -29,7 +35,7 @@ def test_a_message_of_a_stream_that_is_none_ends_it_as_a_wrong_request(
 ) -> None:
     good = [message.SerializeToString() for message in (configuration(), request(0, 5))][:num_before]
     responses: list[pb.SegmentStreamResponse] = []
-    with grpc.insecure_channel(toy_server.address) as channel:
+    with open_channel(toy_server) as channel:
         call = channel.stream_stream(f"{SERVICE}SegmentStream")(iter([*good, NO_MESSAGE]))
         with pytest.raises(grpc.RpcError):
             responses.extend(map(pb.SegmentStreamResponse.FromString, call))
