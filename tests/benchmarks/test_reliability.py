@@ -1,10 +1,13 @@
 """A short fuzzing of everything that comes from outside, and whether fuzzing sees what it is to see."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.reliability import TARGETS, FuzzOptions, run_fuzz
 from benchmarks.reliability_fuzzing import fuzz
@@ -14,6 +17,13 @@ from tests.benchmarks.broken_target import ABORTED, BROKEN, HUNG, HUNGRY, NUM_IN
 
 NUM_SHORT = {"stream": 60, "image": 60, "manifest": 100, "damaged_graph": 60, "checkpoint": 100, "video_file": 60}
 SEED = 8
+JSON_READERS = ("manifest", "sidecar", "run_json", "label_map")
+BYTE_READERS = ("requests", "jpeg", "png", "h264", "rle", "delta", "answers", "graph", "official", "list", "frame")
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=8,
+).map(lambda document: json.dumps(document).encode())
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -25,10 +35,25 @@ def test_malformed_inputs_are_refused_as_documented(name: str, tmp_path: Path) -
     assert board.refused.value > count / 10
 
 
+@pytest.mark.parametrize("name", [*JSON_READERS, *BYTE_READERS])
+def test_what_hypothesis_thinks_of_is_refused_as_documented(name: str, tmp_path: Path) -> None:
+    target = TARGETS[name]
+    subject = target.open(tmp_path)
+
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True)
+    @given(DOCUMENTS | st.binary(max_size=64) if name in JSON_READERS else st.binary(max_size=256))
+    def feed(content: bytes) -> None:
+        with contextlib.suppress(*target.refusals):
+            subject.feed(content)
+
+    feed()
+
+
 def test_an_input_can_be_made_again_from_its_number() -> None:
     for target in (TARGETS["png"], TARGETS["run_json"], TARGETS["requests"]):
-        inputs = [target.make_input(target.seeds(), SEED, number) for number in range(20)]
-        assert inputs == [target.make_input(target.seeds(), SEED, number) for number in range(20)]
+        first, second = target.seeds(), target.seeds()
+        inputs = [target.make_input(first, SEED, number) for number in range(20)]
+        assert inputs == [target.make_input(second, SEED, number) for number in range(20)]
         assert len(set(inputs)) > 15
 
 
