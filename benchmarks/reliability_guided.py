@@ -3,8 +3,8 @@
     pip install -e '.[fuzz]'    # Atheris has wheels for Linux and some versions of Python
 
 Inputs that reach new code are kept and changed further, so it gets deeper into code in Python than blind changes do;
-what native libraries do it does not see. Ends with an exit status other than 0 at the first defect, and leaves the input
-in OUT.
+what native libraries do it does not see. Ends with an exit status other than 0 at the first defect, and leaves the
+input in OUT.
 """
 
 import json
@@ -72,19 +72,19 @@ def main() -> None:
     for number, content in enumerate(target.seeds()):
         (corpus / str(number)).write_bytes(content)
     options.out.mkdir(parents=True, exist_ok=True)
-    counts = {"target": target.name, "watched_functions": watch_code(), "inputs": 0, "refused": 0, "accepted": 0}
+    counts = {"watched_functions": watch_code(), "inputs": 0, "refused": 0, "accepted": 0}
 
     def try_one(content: bytes) -> None:
-        counts["inputs"] = int(counts["inputs"]) + 1
+        counts["inputs"] += 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 subject.feed(content)
-            counts["accepted"] = int(counts["accepted"]) + 1
+            counts["accepted"] += 1
         except target.refusals:
-            counts["refused"] = int(counts["refused"]) + 1
+            counts["refused"] += 1
         if counts["inputs"] == options.inputs:  # Atheris leaves without a word
-            sys.stdout.write(json.dumps(counts) + "\n")
+            sys.stdout.write(json.dumps({"target": target.name, **counts}) + "\n")
             sys.stdout.flush()
 
     arguments = (
