@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import tyro
 
+from benchmarks.reliability_answers import ANSWERS
 from benchmarks.reliability_bundles import BUNDLES
 from benchmarks.reliability_codecs import CODECS
 from benchmarks.reliability_fuzzing import Outcome, fuzz
@@ -30,7 +31,9 @@ from training.command_line import logging_to_stderr, user_errors_exit_with_2
 from training.run_directory import commit, versions, write_aside
 
 logger = logging.getLogger(__name__)
-TARGETS: dict[str, Target] = {target.name: target for target in (*PROTOCOL, *CODECS, *BUNDLES, *TRAINING_FILES)}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (*PROTOCOL, *CODECS, *ANSWERS, *BUNDLES, *TRAINING_FILES)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
