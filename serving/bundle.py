@@ -63,7 +63,8 @@ class ClassInfo(_Part):
 class GraphFile(_Part):
     """A graph in the bundle's folder."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # a plain name: never a path out of the folder
+    # a plain name that a disk can hold: never a path out of the folder
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=255)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

@@ -109,7 +109,7 @@ class ImageDecoder:
                 frame = self._decode_file(encoded, jpeg_size(encoded))
             case Encoding.PNG:
                 size = png_size(encoded)
-                _check_png_chunks(encoded)
+                check_png_chunks(encoded)
                 frame = self._decode_file(encoded, size)
             case Encoding.RAW_RGB:
                 frame = self._raw(encoded, 3)
@@ -193,8 +193,12 @@ def png_size(encoded: bytes) -> Size:
     return _positive(Size(*struct.unpack_from(">II", encoded, 16)), "PNG")
 
 
-def _check_png_chunks(encoded: bytes) -> None:
-    """Refuses a chunk that claims to be longer than the file: the decoder would allocate what it claims."""
+def check_png_chunks(encoded: bytes) -> None:
+    """Refuses a chunk that claims to be longer than the file: the decoder would allocate what it claims.
+
+    Raises:
+        FrameRefusedError: if there is one.
+    """
     position, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND" and position + 8 <= len(encoded):
         length, kind = struct.unpack_from(">I4s", encoded, position)

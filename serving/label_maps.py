@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.frames import Size
+from serving.errors import FrameRefusedError
+from serving.frames import Size, check_png_chunks, check_size, png_size
 
 CONFIDENCE_CELL = 4  # pixels of labels, both ways, behind one pixel of confidence
+# 8192x8192, of a map from outside: its bytes may claim any size, and decoding takes the memory that they claim.
+MAX_MAP_PIXELS = 1 << 26
 # Maps are flat areas, which runs compress (the strategy OpenCV has anyway); its filter only hides the runs.
 # Without it, maps take a quarter less of both bytes and time.
 MAP_PNG_OPTIONS = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
@@ -43,11 +46,13 @@ def decode_png(encoded: bytes) -> NDArray[np.uint8]:
     """The map (H, W) in a PNG file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is none, or has more than `MAX_MAP_PIXELS`.
     """
     try:
+        check_size(png_size(encoded), None, MAX_MAP_PIXELS)
+        check_png_chunks(encoded)
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:  # of an empty file
+    except (FrameRefusedError, cv2.error):
         pixels = None
     if pixels is None:
         raise ValueError("the label map does not decode as PNG")

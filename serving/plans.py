@@ -15,8 +15,8 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -200,15 +200,13 @@ def write_plan(folder: Path, content: bytes, sidecar: Sidecar) -> Plan:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file aside and renames it, so that no other process and no interruption finds half of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:16]}.")
+    aside = path.with_name(f".{path.name[:16]}.{secrets.token_hex(8)}")  # no temporary file, which has modes of its own
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             file.write(content)
-            os.fchmod(file.fileno(), 0o644)  # whoever may enter the folder may read it, as of any other file
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_owner(folder: Path) -> None:

@@ -46,6 +46,7 @@ from serving.service import SERVICE, SegmentationService
 from serving.sessions import Sessions
 from serving.spans import NO_TRACING, Tracing, open_tracing
 from serving.status import AddressError, HttpServer, Readiness, bind, create_app
+from serving.undecodable import UndecodableInterceptor
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ async def serve(
 def create_grpc_server(max_message_bytes: int, gatekeeper: Gatekeeper) -> grpc.aio.Server:
     """A gRPC server without services, for messages of at most so many bytes."""
     return grpc.aio.server(
-        interceptors=[gatekeeper],
+        interceptors=[gatekeeper, UndecodableInterceptor()],  # in this order
         options=[
             ("grpc.so_reuseport", 0),  # or a second server would share the port without a word
             ("grpc.max_receive_message_length", max_message_bytes),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from serving.answering import Surroundings
 from serving.answers import AnswerEncoder, Outcome, decode_frame
@@ -36,6 +37,7 @@ from serving.sessions import Sessions
 from serving.spans import CallSpan, Part, parts_of
 from serving.statuses import Context, abort, status_of
 from serving.stream import Stream
+from serving.undecodable import undecodable
 
 logger = logging.getLogger(__name__)
 
@@ -274,6 +276,8 @@ class SegmentationService(segmentation_pb2_grpc.SegmentationServiceServicer):
             if not reading.done():
                 raise IdleTimeoutError(f"nothing came for {limits.idle_timeout_s:g} s")
             request = reading.result()
+        except DecodeError as error:
+            raise undecodable() from error
         finally:
             reading.cancel()
             draining.cancel()

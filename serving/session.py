@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from serving.answering import Answer, Answering, ReceivedFrame, Surroundings
 from serving.clients import Caller
@@ -34,6 +35,7 @@ from serving.spans import CallSpan, Part
 from serving.statuses import status_of
 from serving.stream import Stream
 from serving.stream_metrics import StreamFigures
+from serving.undecodable import undecodable
 
 StreamContext: TypeAlias = "grpc.aio.ServicerContext[pb.SegmentStreamRequest, pb.SegmentStreamResponse]"
 DROP_REASONS = {
@@ -202,6 +204,8 @@ class Session:
                 if not reading.done() and is_idle:
                     raise IdleTimeoutError(f"nothing came for {self._limits.idle_timeout_s:g} s")
             return reading.result()
+        except DecodeError as error:
+            raise undecodable() from error
         finally:
             self._is_reading = False
             reading.cancel()

@@ -1,6 +1,7 @@
 """What a training writes down as it goes: metrics.jsonl, tensorboard/, and a bar on stderr."""
 
 import json
+import math
 from pathlib import Path
 from typing import TextIO
 
@@ -50,12 +51,20 @@ class Journal:
 
 
 def _forget_later_figures(path: Path, step: int) -> None:
-    """Drops what an interrupted run logged after the checkpoint that it now goes on from."""
+    """Drops what an interrupted run logged after the checkpoint that it goes on from, and lines that are damaged."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
     write_aside(path, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
+
+
+def _step(line: str) -> float:
+    """Of a line of metrics.jsonl; infinite if it cannot be read, as after a power cut."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        return math.inf
 
 
 def _progress() -> Progress:

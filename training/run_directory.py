@@ -13,7 +13,6 @@ import functools
 import importlib.metadata
 import json
 import os
-import pickle
 import platform
 import subprocess
 import textwrap
@@ -61,7 +60,7 @@ class Run:
     def is_finished(self) -> bool:
         """Whether all steps were done."""
         last = self.folder / "last.pt"
-        return last.is_file() and int(load_checkpoint(last)["step"]) >= self.recipe.steps
+        return last.is_file() and load_checkpoint(last)["step"] >= self.recipe.steps
 
     def networks(self) -> Networks:
         """The trained networks on the CPU, in evaluation mode."""
@@ -76,8 +75,11 @@ class Run:
 
     def figures(self) -> list[dict[str, float]]:
         """All lines of metrics.jsonl, in the order of training."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        path = self.folder / "metrics.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read ({type(error).__name__}): train the run again") from error
 
     def measures(self) -> dict[str, float]:
         """What validation measured at the checkpoint."""
@@ -128,10 +130,15 @@ def read_run(folder: Path) -> Run:
         if document["format"] != "flowseg-run" or document["format_version"] != FORMAT_VERSION:
             raise RunError(f"{path} is not of run format {FORMAT_VERSION}: train the run again with this version")
         recipe = _converter().structure(document["recipe"], Recipe)
-        return Run(folder, document["name"], recipe, document["provenance"])
+        name, provenance = document["name"], document["provenance"]
+        if not isinstance(name, str) or not isinstance(provenance, dict):
+            raise TypeError("its name must be a string, its provenance an object")
+        return Run(folder, name, recipe, provenance)
     except RunError:
         raise
-    except (ValueError, KeyError, TypeError, BaseValidationError) as error:
+    # cattrs passes on whatever a type makes of a value that is not its own
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError,
+            BaseValidationError) as error:  # fmt: skip
         raise RunError(f"{path} cannot be read ({type(error).__name__}: {error}): train the run again") from error
 
 
@@ -152,15 +159,22 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote, on the CPU; never unpickles code."""
+    """Reads what `save_checkpoint` wrote, on the CPU; never unpickles code.
+
+    Raises:
+        RunError: with one sentence, if it is missing or is no checkpoint of a run.
+    """
     if not path.is_file():
         raise RunError(f"there is no checkpoint {path}: the run has not finished its first validation")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, ValueError) as error:
+    # A damaged file can fail anywhere in the unpickler: IndexError, AttributeError, struct.error, MemoryError.
+    except Exception as error:
         raise RunError(f"{path} is not a readable checkpoint ({type(error).__name__}): train the run again") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("networks"), dict):
         raise RunError(f"{path} holds no networks: it is not a checkpoint of a run")
+    if not isinstance(checkpoint.get("step"), int) or not isinstance(checkpoint.get("measures"), dict):
+        raise RunError(f"{path} holds no step or no measures: it is not a checkpoint of a run")
     return checkpoint
 
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from training.methods.method import Method, Networks
 from training.recipe import Recipe
-from training.run_directory import Run, load_checkpoint, load_weights, start_weights
+from training.run_directory import Run, RunError, load_checkpoint, load_weights, start_weights
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,25 @@ class State:
         }
 
     def restore(self, path: Path) -> None:
-        """Goes back to a checkpoint."""
+        """Goes back to a checkpoint.
+
+        Raises:
+            RunError: if it is damaged, or is not of these networks.
+        """
         checkpoint = load_checkpoint(path)
-        self.step = int(checkpoint["step"])
-        self.best_score = float(checkpoint["best_score"])
-        self.measures = checkpoint["measures"]
         for name, network in self.networks.items():
             load_weights(network, checkpoint["networks"].get(name), f"{path}:{name}")
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
-        torch.set_rng_state(checkpoint["rng"])
+        try:
+            self.step, self.measures = checkpoint["step"], checkpoint["measures"]
+            self.best_score = float(checkpoint["best_score"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(checkpoint["optimizers"][name])
+            torch.set_rng_state(checkpoint["rng"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise RunError(
+                f"{path} cannot be gone on from ({type(error).__name__}): its optimizers or its state of chance are"
+                " damaged, train the run again"
+            ) from error
 
 
 def initial_state(recipe: Recipe, runs: dict[str, Run], device: torch.device, checkpoint: Path | None) -> State:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.frames import Frame
-from serving.frames import Size
+from serving.errors import FrameRefusedError
+from serving.frames import Encoding, ImageDecoder, Size
 from serving.generated.flowseg.v1 import segmentation_pb2 as pb
-from serving.label_maps import decode_png, decode_raw
+from serving.label_maps import MAX_MAP_PIXELS, decode_png, decode_raw
 from serving.run_lengths import decode_delta, decode_rle
 
 
@@ -63,8 +63,10 @@ class LabelDecoder:
         """
         if not result.HasField("labels"):
             return None
-        labels = self._decode(result.labels)
         size = Size(result.labels.width, result.labels.height)
+        if size.width * size.height > MAX_MAP_PIXELS:
+            raise ValueError(f"the label map is to be {size}, at most {MAX_MAP_PIXELS} pixels are decoded")
+        labels = self._decode(result.labels)
         if labels.shape != (size.height, size.width):
             raise ValueError(f"the label map is {labels.shape[1]}x{labels.shape[0]}, it was to be {size}")
         self._previous = labels
@@ -89,9 +91,11 @@ def decode_overlay(overlay: pb.Overlay) -> NDArray[np.uint8]:
     """The picture (H, W, 3) RGB in an overlay.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if it is damaged, or not of the size that is said.
     """
-    image = cv2.imdecode(np.frombuffer(overlay.data, np.uint8), cv2.IMREAD_COLOR) if overlay.data else None
-    if image is None:
-        raise ValueError("the overlay does not decode")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    encoding = Encoding.JPEG if overlay.encoding == pb.OVERLAY_ENCODING_JPEG else Encoding.PNG
+    size = Size(overlay.width, overlay.height)
+    try:
+        return ImageDecoder(encoding, size, max_pixels=MAX_MAP_PIXELS).decode(overlay.data)
+    except FrameRefusedError as error:
+        raise ValueError(f"the overlay does not decode: {error}") from error

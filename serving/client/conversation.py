@@ -195,7 +195,7 @@ class Conversation:
         self._span.end("OK" if failure is None else failure.code.name)
         call, self._call = self._call, _Call()
         if failure is None:
-            self._config.resume_token = ""  # a stream that ended in good order is not kept
+            self._config.resume_token = ""  # nosec B105  # a stream that ended in good order is not kept
             self.delay_s = 0.0
             if call.is_summed_up and not self._ledger.is_any_under_way:
                 return

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.journal import Journal
 from training.methods.stage import StageTwo
 from training.methods.tpl import Tpl
 from training.methods.tps import Tps
@@ -21,6 +22,7 @@ from training.run_directory import (
     save_checkpoint,
     write_run_file,
 )
+from training.state import initial_state
 
 Train = Callable[..., Run]
 
@@ -62,6 +64,8 @@ def test_a_missing_run_says_how_to_train_one(tmp_path: Path) -> None:
         (lambda text: text.replace('"format_version": 2', '"format_version": 9'), "is not of run format 2"),
         (lambda text: text.replace('"_type": "World"', '"_type": "Moon"'), "cannot be read"),
         (lambda text: json.dumps([]), "cannot be read"),
+        (lambda text: "[" * 100_000, "cannot be read"),
+        (lambda text: text.replace('"provenance": {', '"provenance": "unknown", "other": {'), "cannot be read"),
     ],
 )
 def test_a_damaged_run_file_is_named(damage: Callable[[str], str], message: str, tmp_path: Path) -> None:
@@ -85,8 +89,50 @@ def test_a_checkpoint_that_runs_code_is_not_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x02.", b"\x80\x02a.", b"\x80\x02J\x01.", b"\x80\x02e."])
+def test_a_damaged_checkpoint_is_named_whatever_the_unpickler_makes_of_it(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(damage)
+    with pytest.raises(RunError, match="is not a readable checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("damage", [{"step": None}, {"step": "5"}, {"measures": [0.5]}])
+def test_a_checkpoint_without_step_or_measures_is_named(damage: dict[str, object], tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", {"step": 5, "measures": {}, "networks": {}} | damage)
+    with pytest.raises(RunError, match="holds no step or no measures"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    "damage", [{"optimizers": {}}, {"optimizers": {"segmenter": 1}}, {"rng": 1}, {"best_score": {}}]
+)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(
+    damage: dict[str, object], tiny_recipe: Recipe, train_tiny: Train
+) -> None:
+    path = train_tiny(steps=1).folder / "last.pt"
+    save_checkpoint(path, load_checkpoint(path) | damage)
+    with pytest.raises(RunError, match=r"last\.pt cannot be gone on from"):
+        initial_state(tiny_recipe, {}, torch.device("cpu"), path)
+
+
+def test_damaged_figures_are_named(train_tiny: Train) -> None:
+    run = train_tiny(steps=1)
+    (run.folder / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read"):
+        run.figures()
+
+
+def test_a_run_that_goes_on_forgets_figures_that_a_power_cut_damaged(tmp_path: Path) -> None:
+    journal = Journal("tiny", tmp_path, 4)
+    lines = [b'{"step": 1}\n', b"\0\0\0\n", b"[]\n", b"\xff\n", b'{"step": 2}\n', b'{"step": 3}\n', b'{"st']
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines))
+    journal.open(2)
+    journal.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
 def test_a_checkpoint_that_is_no_state_dict_is_named(train_tiny: Train, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "list.pt", {"networks": [1, 2]})
+    save_checkpoint(tmp_path / "list.pt", {"step": 1, "measures": {}, "networks": [1, 2]})
     with pytest.raises(RunError, match="holds no networks"):
         load_checkpoint(tmp_path / "list.pt")
     run = train_tiny(steps=1)

@@ -54,7 +54,7 @@ def _read(path: Path) -> list[tuple[str, Any]]:
     """The pairs of a JSON object, also those that a dict would merge."""
     try:
         pairs: Any = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"the label map {path} cannot be read ({error}): give another --label-map") from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise ValueError(f'{path} is no JSON object: write for instance {{"0": "road", "255": "ignore"}}')

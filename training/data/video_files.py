@@ -1,6 +1,7 @@
 """Reading frames, labels and lists of video data sets, and saying in one sentence what is wrong with a file."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -162,7 +163,12 @@ def _first_number(folder: Path) -> int:
 
 
 def _names(folder: Path) -> frozenset[str]:
-    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+    try:
+        return frozenset(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name of a file, as a list may have
+        return frozenset()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read ({error.strerror}): correct its name or its permissions") from error
 
 
 def _open_image(path: Path) -> Image.Image:
@@ -175,12 +181,14 @@ def _reporting_damage(path: Path) -> Iterator[None]:
     _require_file(path)
     try:
         yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} claims more pixels than any frame has: it is damaged, copy it again") from error
     except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
         raise ValueError(f"{path} cannot be read: it is damaged or no image, copy it again") from error
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for names that are too long
         raise ValueError(f"{path} is missing: copy it there, or leave its frame out of the list")
 
 

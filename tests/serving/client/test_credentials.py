@@ -181,7 +181,11 @@ def test_credentials_that_cannot_work_are_refused_before_anything_is_sent(house:
         (local, Credentials(certificate=mine.certificate, key=mine.key), "a client's certificate is for encrypted"),
         ("camera.example:1", Credentials(token_file=house.token("camera")), "a token is not sent to camera.example:1"),
         ("10.0.0.1:1", Credentials(token_file=house.token("camera")), "a token is not sent to 10.0.0.1:1 where others"),
-        ("127.0.0.1:1,10.0.0.1:1", Credentials(token_file=house.token("camera")), "a token is not sent to 127.0.0.1:1,"),
+        (
+            "127.0.0.1:1,10.0.0.1:1",
+            Credentials(token_file=house.token("camera")),
+            "a token is not sent to 127.0.0.1:1,",
+        ),
         (local, Credentials(token_file=nothing), f"the token cannot be read from {nothing}: No such file or directory"),
         (local, Credentials(token_file=rubbish), f"{rubbish} is to hold one token and nothing else"),
         (local, Credentials(token_file=two_words), f"{two_words} is to hold one token and nothing else"),

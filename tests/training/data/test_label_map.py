@@ -36,6 +36,7 @@ def test_an_id_that_the_map_does_not_name_is_refused(tmp_path: Path) -> None:
         ("{}", "maps no id to a class"),
         ('["road"]', "is no JSON object"),
         ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_maps_that_cannot_be_used_are_refused(text: str, sentence: str, tmp_path: Path) -> None:

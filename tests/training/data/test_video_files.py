@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -140,3 +142,21 @@ def test_lists_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(ValueError, match="is empty"):
         read_list(tmp_path / "empty.txt")
+
+
+def test_an_image_that_claims_billions_of_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = save(tmp_path / "frame_1.png", np.zeros((4, 4), np.uint8))
+    encoded = bytearray(path.read_bytes())
+    encoded[16:24] = struct.pack(">II", 90_000, 90_000)
+    encoded[29:33] = struct.pack(">I", zlib.crc32(encoded[12:29]))
+    path.write_bytes(encoded)
+    with pytest.raises(ValueError, match=r"frame_1\.png claims more pixels than any frame has"):
+        read_frame(path, (32, 64))
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("x" * 300, "cannot be read .*too long"), ("a\0b", "is missing")])
+def test_a_list_may_name_what_no_file_can_be_called(folder: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        require_files([tmp_path / folder / "frame_1.png"], "copy it there")
+    with pytest.raises(ValueError, match="is missing"):
+        read_frame(tmp_path / folder / "frame_1.png", (32, 64))

@@ -1,7 +1,7 @@
 """Writes videos of the world the way VIPER, Cityscapes and SYNTHIA are stored, to try their loaders without them."""
 
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,11 +127,13 @@ def write_layout(folder: Path, layout: str, splits: Sequence[Videos]) -> Iterato
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} exists and is not empty: choose another --out")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        unfinished = folder.with_name(
+            f".{folder.name}-{os.getpid()}"
+        )  # no temporary folder, which has a mode of its own
+        unfinished.mkdir()
         try:
             for videos in splits:
                 yield from LAYOUTS[layout][0](unfinished, videos)
-            unfinished.chmod(0o755)  # temporary folders are private
             unfinished.replace(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
