@@ -178,5 +178,5 @@ TABLES: dict[int, Table] = {
 
 PICTURED = {  # in the grid of frames: system -> title
     "source-only": "source-only", "control": "without flow loss", "sfc": "SFC", "sfc-tpl": "SFC with TPL",
-    "pixmatch": "PixMatch", "augmented": "random colours", "target-only": "target-only",
+    "pixmatch": "PixMatch", "augmented": "random colours", "mixed-teacher": "recommended", "target-only": "target-only",
 }  # fmt: skip
