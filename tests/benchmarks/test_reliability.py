@@ -58,7 +58,7 @@ def test_an_input_can_be_made_again_from_its_number() -> None:
 
 
 def test_errors_crashes_hangs_and_floods_of_memory_are_told_apart_and_the_others_go_on(tmp_path: Path) -> None:
-    outcome = fuzz(BROKEN, seed=0, num_inputs=NUM_INPUTS, seconds=60, hang_s=1.5, kept=tmp_path)
+    outcome = fuzz(BROKEN, seed=0, num_inputs=NUM_INPUTS, seconds=600, hang_s=1.5, kept=tmp_path)
     assert (outcome.inputs, outcome.refused, outcome.unexpected) == (NUM_INPUTS, 1, 4)
     assert {cause["kind"]: cause["number"] for cause in outcome.causes} == {
         "error": WRONG, "crash": ABORTED, "hang": HUNG, "memory": HUNGRY,

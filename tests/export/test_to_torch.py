@@ -98,19 +98,16 @@ def test_streams_on_programs_have_the_answers_of_onnx_runtime(
 
 
 @ON_ACCEL
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_command_makes_programs_and_keeps_those_that_are_there(
     exported: Exported,
     engines: Path,
-    precision: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = exported.bundle.folder
-    if precision == "fp16":
-        folder = tmp_path / "bundle"
-        export_bundle(exported.run, folder, ((64, 64),), "street", "1", ("fp16",))
+    precision = "fp16"
+    folder = tmp_path / "bundle"
+    export_bundle(exported.run, folder, ((64, 64),), "street", "1", ("fp16",))
     before = {path: path.read_bytes() for path in folder.iterdir()}
     arguments = (exported.run.folder, folder, "--precision", precision, "--device", "cpu", "--engines", engines)
     for is_cached in (False, True):

@@ -50,11 +50,11 @@ def test_each_runtime_has_one_form_of_a_precision(
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_lower_precision_answers_nearly_like_the_network(
-    graphs: Graphs, precision: Precision, tmp_path: Path, pairs: list[Pair]
+    form_graphs: Graphs, precision: Precision, tmp_path: Path, pairs: list[Pair]
 ) -> None:
     classes = tuple(ClassInfo(name=str(label), color=(0, 0, label)) for label in range(15))
-    verifier = Verifier(graphs.segmenter, SIZE, World().label_space, ())
-    for variant in write(graphs, precision, tmp_path, pairs):
+    verifier = Verifier(form_graphs.segmenter, SIZE, World().label_space, ())
+    for variant in write(form_graphs, precision, tmp_path, pairs):
         manifest = Manifest(
             format="flowseg-bundle", format_version=3, name="n", version="1", classes=classes, variants=(variant,),
             provenance={}, verification={},
@@ -69,8 +69,8 @@ def test_lower_precision_answers_nearly_like_the_network(
         assert min(agreements) > {"fp16": 0.99, "int8": 0.8}[precision]
 
 
-def test_half_precision_is_in_the_large_networks_alone(graphs: Graphs, tmp_path: Path, pairs: list[Pair]) -> None:
-    (variant,) = write(graphs, "fp16", tmp_path, pairs)
+def test_half_precision_is_in_the_large_networks_alone(form_graphs: Graphs, tmp_path: Path, pairs: list[Pair]) -> None:
+    (variant,) = write(form_graphs, "fp16", tmp_path, pairs)
     for graph in (variant.key, variant.step):
         model = onnx.load(tmp_path / graph.file)
         halves = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16]
@@ -78,21 +78,21 @@ def test_half_precision_is_in_the_large_networks_alone(graphs: Graphs, tmp_path:
         for value in (*model.graph.input, *model.graph.output):
             assert value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
     frame = torch.rand(1, 3, *SIZE)
-    halved = in_half_precision(graphs.segmenter)
+    halved = in_half_precision(form_graphs.segmenter)
     with torch.no_grad():
         logits = next(halved.propagations(torch.stack([frame, frame], 1))).logits  # what graphs are made of
     assert logits.dtype == torch.float32
-    assert all(parameter.dtype == torch.float32 for parameter in graphs.segmenter.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in form_graphs.segmenter.parameters())
 
 
 def test_integers_are_in_all_convolutions_but_the_sensitive_ones(
-    graphs: Graphs, tmp_path: Path, pairs: list[Pair]
+    form_graphs: Graphs, tmp_path: Path, pairs: list[Pair]
 ) -> None:
-    segmenter = graphs.segmenter.folded()
+    segmenter = form_graphs.segmenter.folded()
     sensitive = sensitive_weights(StepGraph(segmenter))
     assert sensitive
     assert sensitive == sensitive_weights(KeyGraph(segmenter))
-    for variant in write(graphs, "int8", tmp_path, pairs):
+    for variant in write(form_graphs, "int8", tmp_path, pairs):
         for graph in (variant.key, variant.step):
             model = onnx.load(tmp_path / graph.file)
             initializers = {tensor.name for tensor in model.graph.initializer}

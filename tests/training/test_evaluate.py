@@ -345,11 +345,12 @@ def no_checkpoint(run: Run) -> None:
 
 
 def other_network(run: Run) -> None:
-    save_checkpoint(run.folder / "last.pt", {"networks": {"segmenter": {"weight": torch.zeros(1)}}})
+    networks = {"segmenter": {"weight": torch.zeros(1)}}
+    save_checkpoint(run.folder / "last.pt", {"step": 0, "measures": {}, "networks": networks})
 
 
 def no_network(run: Run) -> None:
-    save_checkpoint(run.folder / "last.pt", {"networks": {}})
+    save_checkpoint(run.folder / "last.pt", {"step": 0, "measures": {}, "networks": {}})
 
 
 def damaged_recipe(run: Run) -> None:
