@@ -79,6 +79,8 @@ def _refuse_wrong_calls(options: Options) -> None:
         for name in chosen:
             if name not in known:
                 raise ValueError(f"there is no {kind} {name!r}: choose among {', '.join(known)}")
+    if not options.grounds or (WORLD in options.grounds and not options.variants):
+        raise ValueError("there is nothing to try: name --grounds, and --variants for the world of the tables")
     for name, number in (("seeds", options.seeds), ("jobs", options.jobs)):
         if number is not None and number < 1:
             raise ValueError(f"--{name} is {number}: choose at least 1")

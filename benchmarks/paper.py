@@ -131,7 +131,7 @@ def _cells(options: Options, settings: tuple[Setting, ...], seeds: range) -> Ite
 
 
 def _require_official_weights(workshop: Workshop, cells: list[Cell]) -> None:
-    stages = {stage for cell in cells for stage in workshop.stages_of(*cell.place)}
+    stages = {stage for cell in cells for stage in workshop.stages_of(*cell.address)}
     for name in sorted({name for stage in stages for name in workshop.converted(stage)}):
         if not (folder := converted_run(workshop.folder, name)).exists():
             raise RunError(

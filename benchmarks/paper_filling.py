@@ -50,7 +50,7 @@ def _keep(workshop: Workshop, finding: Finding) -> None:
     if finding.entry is not None:
         put(workshop.results["cells"], finding.entry, "system")
         if "error" not in finding.entry:
-            workshop.run_of(*finding.cell.place)
+            workshop.run_of(*finding.cell.address)
 
 
 def _outcome(finding: Finding) -> str:
@@ -67,7 +67,7 @@ def time_left(workshop: Workshop, cells: Sequence[Cell], num_processes: int) -> 
         return ""
     total_steps = sum(stage["steps"] for stage in results["stages"])
     usual = sum(stage["seconds"] for stage in results["stages"]) / total_steps  # of recipes that were never run
-    stages = dict.fromkeys(stage for cell in cells for stage in workshop.stages_of(*cell.place))
+    stages = dict.fromkeys(stage for cell in cells for stage in workshop.stages_of(*cell.address))
     left = sum(
         workshop.recipe(stage).steps * seconds.get(stage.name, usual)
         for stage in stages

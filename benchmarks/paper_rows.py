@@ -38,7 +38,7 @@ class Cell(NamedTuple):
     is_row: bool = True  # of a table; else it is only trained, for a figure
 
     @property
-    def place(self) -> tuple[Setting, int, str]:
+    def address(self) -> tuple[Setting, int, str]:
         """What a workshop asks for."""
         return self.setting, self.seed, self.system
 
@@ -49,7 +49,7 @@ def attempted(workshop: Workshop, cell: Cell, known: Results | None) -> Results 
     Its run is asked for though it be known: it may be another's by now. None for what is only trained.
     """
     try:
-        run = workshop.run_of(*cell.place)
+        run = workshop.run_of(*cell.address)
         if not cell.is_row:
             return None
         found = known if known is not None and "error" not in known else evaluated(run, cell, workshop)
@@ -67,7 +67,7 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
     started = time.monotonic()
     try:
         device = choose_device(workshop.machine.device)
-        recipe = workshop.recipe_of(*cell.place)
+        recipe = workshop.recipe_of(*cell.address)
         segmenter = cast("VideoSegmenter", run.networks()["segmenter"]).to(device)
         validation = workshop.target_validation(cell.setting, cell.seed)
         as_trained = measured(segmenter, validation, device)
@@ -76,7 +76,7 @@ def evaluated(run: Run, cell: Cell, workshop: Workshop) -> Results:
     except Exception as error:  # like a training, an evaluation must not cost the other rows
         logger.exception("the evaluation of %s failed", run.folder)
         raise StageFailedError(f"the evaluation of {run.name} failed: {one_sentence(error)}") from error
-    stages = workshop.stages_of(*cell.place)
+    stages = workshop.stages_of(*cell.address)
     return {
         "recipe": run.name,
         "commit": run.provenance["commit"],

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import parent_process
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import torch
 from benchmarks.paper_results import Results
 from benchmarks.paper_rows import Cell, attempted
 from benchmarks.paper_stages import Stage, Workshop
+from training.run_directory import RunError
 
 
 class Finding(NamedTuple):
@@ -37,7 +39,11 @@ class Task(NamedTuple):
 
 
 def found_side_by_side(workshop: Workshop, tasks: Sequence[Task], num_processes: int) -> Iterator[Finding]:
-    """Trains and evaluates, and yields what became of each cell as soon as it is known."""
+    """Trains and evaluates, and yields what became of each cell as soon as it is known.
+
+    Raises:
+        RunError: if a process was killed, as a system does that has no more memory.
+    """
     queue = _Queue(workshop, list(tasks))
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
     empty = replace(workshop, results={"stages": []}, runs={}, failures={}, recipes={}, orders={})
@@ -50,7 +56,17 @@ def found_side_by_side(workshop: Workshop, tasks: Sequence[Task], num_processes:
             done, _ = wait(queue.at_work, return_when=FIRST_COMPLETED)
             for future in done:
                 queue.put_away(future)
-                yield future.result()
+                yield _result(future, num_processes)
+
+
+def _result(future: Future[Finding], num_processes: int) -> Finding:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            f"one of {num_processes} processes that train rows was killed: give the same command again, which goes on"
+            " from here, with fewer --jobs if memory ran out"
+        ) from error
 
 
 @dataclass
@@ -76,7 +92,7 @@ class _Queue:
         self.finished |= self._unfinished(self.at_work.pop(future))
 
     def _unfinished(self, task: Task) -> set[Stage]:
-        stages = self.workshop.stages_of(*task.cell.place)
+        stages = self.workshop.stages_of(*task.cell.address)
         return {stage for stage in stages if stage not in self.finished and self.workshop.seconds_of(stage) is None}
 
 

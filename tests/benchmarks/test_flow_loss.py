@@ -90,6 +90,8 @@ def test_a_call_leaves_a_table_and_the_next_trains_nothing(tmp_path: Path, monke
     [
         (["--variants", "wider"], "there is no variant 'wider': choose among paper, flow-weight-0.05"),
         (["--grounds", "moon"], "there is no ground 'moon': choose among as-is, faster, larger"),
+        (["--grounds"], "there is nothing to try: name --grounds"),
+        (["--variants"], "there is nothing to try: name --grounds, and --variants"),
         (["--seeds", "0"], "--seeds is 0: choose at least 1"),
         (["--jobs", "0"], "--jobs is 0: choose at least 1"),
         (["--look", "dusk"], "the world has no look 'dusk'"),

@@ -1,6 +1,10 @@
 import json
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +18,14 @@ from benchmarks.paper_rows import Cell
 from benchmarks.paper_scales import SCALES, Folders, Setting, scaled_recipes, settings_of
 from benchmarks.paper_stages import Workshop
 from benchmarks.paper_tables import TABLES, Table
+from benchmarks.paper_workers import _result
 from training.command_line import Machine
 from training.data import CityscapesSeq, Viper, World
 from training.label_spaces import LABEL_SPACES
 from training.methods.pixmatch import PixMatch
 from training.methods.sfc import Sfc
 from training.recipe import Recipe
-from training.run_directory import save_checkpoint
+from training.run_directory import RunError, save_checkpoint
 from training.validation import SegmentationValidation
 
 TINY = replace(SCALES["smoke"], clips=0.02, steps=0.001)
@@ -123,6 +128,17 @@ def test_rows_trained_side_by_side_are_those_trained_in_turn(few_rows: None, fin
         (same,) = (other for other in together["cells"] if other["system"] == cell["system"])
         assert same.get("as_trained") == cell.get("as_trained", same.get("as_trained"))
     assert (out / "frames-viper-mid.png").is_file()
+
+
+def killed(*_: object) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_sentence() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        future: Future[Any] = pool.submit(killed)
+        with pytest.raises(RunError, match=r"^one of 2 processes that train rows was killed: give the same command"):
+            _result(future, 2)
 
 
 def test_figure_2_puts_networks_of_both_domains_together(few_rows: None, finished: Path) -> None:
